@@ -1,0 +1,427 @@
+"""The rows: what was asked for, what is built for it, each try to create it, and what could not be used.
+
+The database guards the truth. Every rule that must hold is a constraint here, so that no code path, shell or other
+version of this software can write a row that cannot be; `tests/test_constraints.py` tries each past the ORM.
+Defaults live in the database too (`db_default`), because the hot paths write with SQL of their own.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import connection, models
+from django.db.models import F, Q
+from django.db.models.functions import Now
+
+from kanikojobs.states import FINISHED, HAS_A_UID, TRANSITIONS, UNFINISHED, State
+
+HIGHEST_PRIORITY, LOWEST_PRIORITY = 1, 10
+
+
+class JobStartEvent(models.Model):
+    """A job start event as it arrived: append-only, but for the count of how often it was seen again.
+
+    Its identity is CloudEvents' own, (`source`, `event_id`) (CloudEvents 1.0.2, section 3.1.1).
+    """
+
+    class Origin(models.TextChoices):
+        QUEUE = "queue", "RabbitMQ"
+        DIRECT = "direct", "HTTP"
+        REPLAY = "replay", "replay of a dead letter"
+
+    id = models.BigAutoField(primary_key=True)
+    event_id = models.CharField("event ID", max_length=256, help_text="CloudEvents attribute `id`.")
+    source = models.CharField(max_length=512, help_text="CloudEvents attribute `source`.")
+    type = models.CharField(max_length=256, help_text="CloudEvents attribute `type`.")
+    specversion = models.CharField(max_length=8)
+    subject = models.CharField(max_length=1024, null=True, blank=True)
+    time = models.DateTimeField(null=True, blank=True, help_text="When the sender says that it happened.")
+    datacontenttype = models.CharField(max_length=256, null=True, blank=True)
+    dataschema = models.CharField(max_length=1024, null=True, blank=True)
+    extensions = models.JSONField(default=dict, db_default={}, help_text="CloudEvents extension attributes.")
+    data = models.JSONField(help_text="All that was sent as `data`, unknown fields too.")
+
+    third_party_id = models.CharField("third party ID", max_length=128)
+    parser_id = models.CharField("parser ID", max_length=128)
+    correlation_id = models.CharField("correlation ID", max_length=128)
+    job_name = models.CharField(max_length=256, help_text="As asked for; Kubernetes sees a name that fits.")
+    priority = models.PositiveSmallIntegerField(help_text="1 is the most urgent, 10 the least.")
+    build_type = models.CharField(max_length=64)
+    runtime = models.CharField(max_length=64, blank=True)
+    source_url = models.CharField("source URL", max_length=2048, blank=True)
+    build_timeout = models.PositiveIntegerField(help_text="Seconds.")
+
+    content_hash = models.BinaryField(max_length=32, help_text="SHA-256 of what was asked for.")
+    origin = models.CharField(max_length=16, choices=Origin)
+    traceparent = models.CharField(max_length=64, blank=True, db_default="")
+    trace_id = models.CharField("trace ID", max_length=32, blank=True, db_default="")
+    received_at = models.DateTimeField(db_default=Now())
+    times_seen = models.PositiveIntegerField(
+        default=1, db_default=1, help_text="How often it was handed over, the first time included."
+    )
+    last_seen_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        verbose_name = "job start event"
+        constraints = [
+            models.UniqueConstraint(fields=["source", "event_id"], name="event_identity"),
+            models.CheckConstraint(
+                condition=~Q(source="") & ~Q(event_id="") & ~Q(type=""), name="event_identity_not_empty"
+            ),
+            models.CheckConstraint(
+                condition=Q(priority__gte=HIGHEST_PRIORITY, priority__lte=LOWEST_PRIORITY),
+                name="event_priority_1_to_10",
+            ),
+            models.CheckConstraint(condition=Q(build_timeout__gte=1), name="event_build_timeout_at_least_1s"),
+            models.CheckConstraint(
+                condition=Q(origin__in=["queue", "direct", "replay"]), name="event_origin_known"
+            ),
+            models.CheckConstraint(condition=Q(times_seen__gte=1), name="event_times_seen_at_least_1"),
+        ]
+        indexes = [
+            models.Index(fields=["third_party_id", "parser_id"], name="event_third_party_parser"),
+            models.Index(fields=["parser_id"], name="event_parser"),
+            models.Index(fields=["correlation_id"], name="event_correlation"),
+        ]
+
+    def __str__(self) -> str:
+        return self.event_id
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One step of a Kaniko Job to another state, with what is learned on the way.
+
+    `claim` restricts it to a row that is still claimed under that token: a worker whose lease ran out moves nothing.
+    `run_at` is when a row that goes back to `queued` is due again. `spend_retry` counts it against MAX_RETRIES.
+    """
+
+    id: int
+    to: State
+    reason: str = ""
+    message: str = ""
+    job_uid: UUID | None = None
+    claim: UUID | None = None
+    run_at: datetime | None = None
+    spend_retry: bool = False
+
+
+class KanikoJobQuerySet(models.QuerySet["KanikoJob"]):
+    def unfinished(self) -> "KanikoJobQuerySet":
+        return self.filter(state__in=UNFINISHED)
+
+    def move(self, moves: Iterable[Move]) -> set[int]:
+        """Move Kaniko Jobs by compare-and-swap, in one statement; return the ids of those that moved.
+
+        A row that is missing from the answer was not in a state that allows the move (or not under the claim
+        that was named): somebody else moved it first, and what they found stands.
+        """
+        moves = list(moves)
+        if not moves:
+            return set()
+        allowed = [f"{old}>{new}" for old, targets in TRANSITIONS.items() for new in targets]
+        with connection.cursor() as cursor:
+            # The test of the old state is in the UPDATE's WHERE, not before it: two workers, a watcher and an
+            # operator can all reach this row at once, and PostgreSQL rechecks WHERE after waiting for a lock.
+            cursor.execute(
+                """
+                UPDATE kanikojobs_kanikojob job SET
+                    state = move.new_state,
+                    reason = move.reason,
+                    message = move.message,
+                    job_uid = COALESCE(move.job_uid, job.job_uid),
+                    retries_used = job.retries_used + move.spend_retry::int,
+                    run_at = CASE WHEN move.new_state = 'queued' THEN move.run_at END,
+                    claim = CASE WHEN move.new_state = 'creating' THEN job.claim END,
+                    leased_until = CASE WHEN move.new_state = 'creating' THEN job.leased_until END,
+                    created_at = CASE
+                        WHEN move.new_state IN ('created', 'running', 'succeeded')
+                        THEN COALESCE(job.created_at, clock_timestamp()) ELSE job.created_at END,
+                    running_at = CASE
+                        WHEN move.new_state = 'running'
+                        THEN COALESCE(job.running_at, clock_timestamp()) ELSE job.running_at END,
+                    finished_at = CASE
+                        WHEN move.new_state IN ('succeeded', 'failed', 'cancelled') THEN clock_timestamp() END
+                FROM unnest(
+                    %s::bigint[], %s::text[], %s::text[], %s::text[], %s::uuid[], %s::uuid[],
+                    %s::timestamptz[], %s::boolean[]
+                ) AS move (id, new_state, reason, message, job_uid, claim, run_at, spend_retry)
+                WHERE job.id = move.id
+                  AND job.state || '>' || move.new_state = ANY (%s)
+                  AND (move.claim IS NULL OR job.claim = move.claim)
+                RETURNING job.id
+                """,
+                [
+                    [move.id for move in moves],
+                    [move.to.value for move in moves],
+                    [move.reason for move in moves],
+                    [move.message for move in moves],
+                    [move.job_uid for move in moves],
+                    [move.claim for move in moves],
+                    [move.run_at for move in moves],
+                    [move.spend_retry for move in moves],
+                    allowed,
+                ],
+            )
+            return {row[0] for row in cursor.fetchall()}
+
+
+class KanikoJob(models.Model):
+    """One Kubernetes Job for an event, numbered 1, 2, … per event. See `kanikojobs.states` for its life.
+
+    While it is `queued` the row is the queue entry; while it is `creating` it is leased to a worker under `claim`.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    event = models.ForeignKey(JobStartEvent, on_delete=models.CASCADE, related_name="kaniko_jobs", db_index=False)
+    number = models.PositiveIntegerField(default=1, db_default=1)
+    state = models.CharField(max_length=16, choices=State, default=State.QUEUED, db_default=State.QUEUED)
+    reason = models.CharField(
+        max_length=64, blank=True, db_default="", help_text="CamelCase, as in Kubernetes conditions."
+    )
+    message = models.TextField(blank=True, db_default="")
+    name = models.CharField(max_length=63, help_text="The Job's name in Kubernetes.")
+    namespace = models.CharField(max_length=63, help_text="The Job's namespace in Kubernetes.")
+    job_uid = models.UUIDField("Job UID", null=True, blank=True)
+
+    # Copies of the event's, so that a claim orders, caps and takes turns without a join.
+    priority = models.PositiveSmallIntegerField()
+    third_party_id = models.CharField("third party ID", max_length=128)
+    parser_id = models.CharField("parser ID", max_length=128)
+
+    run_at = models.DateTimeField(null=True, blank=True, help_text="Not before this time; empty means now.")
+    retries_used = models.PositiveIntegerField(default=0, db_default=0)
+    claim = models.UUIDField(null=True, blank=True, help_text="The claim under which a worker holds it.")
+    leased_until = models.DateTimeField(null=True, blank=True)
+
+    queued_at = models.DateTimeField(db_default=Now())
+    creating_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(null=True, blank=True)
+    running_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    objects = KanikoJobQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = "Kaniko Job"
+        constraints = [
+            models.UniqueConstraint(fields=["event", "number"], name="kanikojob_number_once_per_event"),
+            models.UniqueConstraint(fields=["namespace", "name"], name="kanikojob_kubernetes_name_once"),
+            # A double click on "retry" is harmless by this: the second row cannot be.
+            models.UniqueConstraint(
+                fields=["event"], condition=Q(state__in=UNFINISHED), name="kanikojob_one_unfinished_per_event"
+            ),
+            models.CheckConstraint(condition=Q(number__gte=1), name="kanikojob_number_at_least_1"),
+            models.CheckConstraint(condition=Q(state__in=State.values), name="kanikojob_state_known"),
+            models.CheckConstraint(
+                condition=Q(state__in=FINISHED, finished_at__isnull=False)
+                | Q(state__in=UNFINISHED, finished_at__isnull=True),
+                name="kanikojob_finished_has_its_time",
+            ),
+            models.CheckConstraint(
+                condition=~Q(state__in=HAS_A_UID) | Q(job_uid__isnull=False), name="kanikojob_created_has_a_uid"
+            ),
+            models.CheckConstraint(
+                condition=Q(state=State.CREATING, claim__isnull=False, leased_until__isnull=False)
+                | (~Q(state=State.CREATING) & Q(claim__isnull=True, leased_until__isnull=True)),
+                name="kanikojob_creating_is_leased",
+            ),
+            models.CheckConstraint(
+                condition=Q(run_at__isnull=True) | Q(state=State.QUEUED), name="kanikojob_only_queued_waits"
+            ),
+            models.CheckConstraint(
+                condition=Q(priority__gte=HIGHEST_PRIORITY, priority__lte=LOWEST_PRIORITY),
+                name="kanikojob_priority_1_to_10",
+            ),
+            models.CheckConstraint(condition=~Q(name=""), name="kanikojob_name_not_empty"),
+        ]
+        indexes = [
+            # The claim reads this in order and never sees a row that is finished: its cost does not grow with history.
+            models.Index(
+                fields=["priority", "third_party_id", "id"],
+                condition=Q(state=State.QUEUED, run_at__isnull=True),
+                name="kanikojob_due",
+            ),
+            models.Index(fields=["run_at"], condition=Q(run_at__isnull=False), name="kanikojob_waiting"),
+            models.Index(fields=["leased_until"], condition=Q(state=State.CREATING), name="kanikojob_leases"),
+            models.Index(fields=["state", "id"], condition=~Q(state=State.SUCCEEDED), name="kanikojob_by_state"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class JobAttempt(models.Model):
+    """One call to the Kubernetes API to create a Kaniko Job, numbered from 1.
+
+    The row is written before the call, so that even a call whose worker was killed in it is on record.
+    """
+
+    class Outcome(models.TextChoices):
+        STARTED = "started", "started"
+        CREATED = "created", "created"
+        ADOPTED = "adopted", "adopted: it was there already and is ours"
+        RETRY = "retry", "failed, may be tried again"
+        REFUSED = "refused", "refused, trying again cannot help"
+        UNAVAILABLE = "unavailable", "the cluster could not be reached"
+        LOST = "lost", "its worker was lost before the answer was recorded"
+
+    id = models.BigAutoField(primary_key=True)
+    kaniko_job = models.ForeignKey(KanikoJob, on_delete=models.CASCADE, related_name="attempts", db_index=False)
+    number = models.PositiveIntegerField()
+    outcome = models.CharField(
+        max_length=16, choices=Outcome, default=Outcome.STARTED, db_default=Outcome.STARTED
+    )
+    http_status = models.PositiveSmallIntegerField("HTTP status", null=True, blank=True)
+    reason = models.CharField(max_length=64, blank=True, db_default="")
+    message = models.TextField(blank=True, db_default="")
+    worker = models.CharField(max_length=128, blank=True, db_default="")
+    started_at = models.DateTimeField(db_default=Now())
+    finished_at = models.DateTimeField(null=True, blank=True)
+    duration = models.FloatField(null=True, blank=True, help_text="Seconds.")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["kaniko_job", "number"], name="attempt_number_once_per_kanikojob"),
+            models.CheckConstraint(condition=Q(number__gte=1), name="attempt_number_at_least_1"),
+            models.CheckConstraint(
+                condition=Q(
+                    outcome__in=["started", "created", "adopted", "retry", "refused", "unavailable", "lost"]
+                ),
+                name="attempt_outcome_known",
+            ),
+            models.CheckConstraint(
+                condition=Q(outcome="started", finished_at__isnull=True)
+                | (~Q(outcome="started") & Q(finished_at__isnull=False)),
+                name="attempt_finished_has_its_time",
+            ),
+            models.CheckConstraint(
+                condition=Q(duration__isnull=True) | Q(duration__gte=0), name="attempt_duration_not_negative"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"attempt {self.number}: {self.outcome}"
+
+
+class DeadLetter(models.Model):
+    """What could not be used, with all the evidence: the body to the byte, the headers, why, and how often.
+
+    The same bytes that die again for the same cause while the letter is open are the same letter, seen once more:
+    a redelivery after a lost acknowledgement adds no row.
+    """
+
+    class Cause(models.TextChoices):
+        INVALID = "invalid", "invalid event"
+        EXPIRED = "expired", "expired in the queue"
+        MAXLEN = "maxlen", "dropped from a full queue"
+        DELIVERY_LIMIT = "delivery-limit", "delivered too often"
+        REJECTED = "rejected", "rejected by a consumer"
+        CREATION_FAILED = "creation-failed", "its Job could not be created"
+        BUILD_FAILED = "build-failed", "its build failed"
+        IDENTITY_CONFLICT = "identity-conflict", "same identity, other content"
+
+    class State(models.TextChoices):
+        OPEN = "open", "open"
+        REPLAYED = "replayed", "replayed"
+        DISCARDED = "discarded", "discarded"
+
+    id = models.BigAutoField(primary_key=True)
+    cause = models.CharField(max_length=32, choices=Cause)
+    state = models.CharField(max_length=16, choices=State, default=State.OPEN, db_default=State.OPEN)
+    origin = models.CharField(max_length=16, choices=JobStartEvent.Origin)
+    reason = models.TextField(help_text="What is wrong, and where.")
+    faults = models.JSONField(default=list, db_default=[], help_text="Each fault with its JSON path.")
+    fingerprint = models.CharField(max_length=64, help_text="Equal for deaths of one cause.")
+
+    body = models.BinaryField(help_text="As received.")
+    content_type = models.CharField(max_length=256, blank=True, db_default="")
+    headers = models.JSONField(default=dict, db_default={})
+    properties = models.JSONField(default=dict, db_default={}, help_text="AMQP properties, or the HTTP request.")
+    body_hash = models.BinaryField(max_length=32, help_text="SHA-256 of the body.")
+
+    source = models.CharField(max_length=512, blank=True, db_default="", help_text="As far as it could be read.")
+    event_id = models.CharField(
+        "event ID", max_length=256, blank=True, db_default="", help_text="As far as it could be read."
+    )
+    event = models.ForeignKey(
+        JobStartEvent, null=True, blank=True, on_delete=models.SET_NULL, related_name="dead_letters"
+    )
+    kaniko_job = models.OneToOneField(
+        KanikoJob, null=True, blank=True, on_delete=models.SET_NULL, related_name="dead_letter"
+    )
+    replayed_as = models.ForeignKey(
+        JobStartEvent, null=True, blank=True, on_delete=models.SET_NULL, related_name="replayed_from"
+    )
+    times_seen = models.PositiveIntegerField(default=1, db_default=1)
+    first_died_at = models.DateTimeField(db_default=Now())
+    last_died_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["body_hash", "cause", "origin"],
+                condition=Q(state="open", kaniko_job__isnull=True),
+                name="deadletter_open_once",
+            ),
+            models.CheckConstraint(
+                condition=Q(
+                    cause__in=[
+                        "invalid",
+                        "expired",
+                        "maxlen",
+                        "delivery-limit",
+                        "rejected",
+                        "creation-failed",
+                        "build-failed",
+                        "identity-conflict",
+                    ]
+                ),
+                name="deadletter_cause_known",
+            ),
+            models.CheckConstraint(
+                condition=Q(state__in=["open", "replayed", "discarded"]), name="deadletter_state_known"
+            ),
+            models.CheckConstraint(condition=Q(times_seen__gte=1), name="deadletter_times_seen_at_least_1"),
+            models.CheckConstraint(
+                condition=Q(last_died_at__gte=F("first_died_at")), name="deadletter_dies_forward_in_time"
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["state", "last_died_at"], name="deadletter_by_state"),
+            models.Index(fields=["fingerprint", "last_died_at"], name="deadletter_by_fingerprint"),
+            models.Index(fields=["event_id"], condition=~Q(event_id=""), name="deadletter_event_id"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.get_cause_display()}: {self.reason[:80]}"
+
+
+class Tally(models.Model):
+    """Increment-only counts per minute, kept in the same transaction as what they count.
+
+    They make exact counters and histograms that survive restarts and retention, at one place for every process.
+    `shard` spreads the writers, so that workers do not queue for one row.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    minute = models.DateTimeField(help_text="The Unix epoch stands for the sum of all time.")
+    series = models.CharField(max_length=96, help_text="For example `creation/created` or `intake/queue/recorded`.")
+    shard = models.PositiveSmallIntegerField()
+    count = models.BigIntegerField(default=0, db_default=0)
+    seconds = models.FloatField(default=0, db_default=0.0, help_text="Sum of the durations.")
+    buckets = ArrayField(
+        models.BigIntegerField(), default=list, db_default=[], help_text="Durations per histogram bucket."
+    )
+
+    class Meta:
+        verbose_name_plural = "tallies"
+        constraints = [
+            models.UniqueConstraint(fields=["series", "minute", "shard"], name="tally_one_row_per_minute_and_shard"),
+            models.CheckConstraint(condition=Q(count__gte=0), name="tally_never_negative"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.series} {self.minute:%Y-%m-%d %H:%M}"

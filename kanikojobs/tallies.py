@@ -1,0 +1,121 @@
+"""Counting in the transaction of what is counted: increments per minute, series and shard.
+
+`COUNT(*)` is no counter, because retention makes it go backwards, and a counter in a process is lost with it. So each
+transaction that records something adds to a row here; `/metrics` and the statistics read the sums.
+"""
+
+import os
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from django.db import connection
+
+# Upper bounds in seconds of the histogram's buckets; the last bucket, without a bound, is one more.
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+SHARDS = 16
+
+
+@dataclass(slots=True)
+class Increment:
+    """What one transaction adds to one series."""
+
+    count: int = 0
+    seconds: float = 0.0
+    buckets: list[int] = field(default_factory=list)
+
+    def observe(self, seconds: float) -> None:
+        """Count one duration, in seconds."""
+        if not self.buckets:
+            self.buckets = [0] * (len(BUCKETS) + 1)
+        self.count += 1
+        self.seconds += seconds
+        self.buckets[bisect_left(BUCKETS, seconds)] += 1
+
+
+def counts(pairs: Mapping[str, int]) -> dict[str, Increment]:
+    """Increments for series that only count."""
+    return {series: Increment(count=count) for series, count in pairs.items() if count}
+
+
+def add(increments: Mapping[str, Increment]) -> None:
+    """Add to the tallies of this minute and of all time.
+
+    Call it last in a transaction: it locks the rows until the commit.
+    """
+    if not increments:
+        return
+    # One order for everybody (the ORDER BY): two transactions that lock the same rows the other way round would deadlock.
+    series = sorted(increments)
+    shard = os.getpid() % SHARDS
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO kanikojobs_tally AS tally (minute, series, shard, count, seconds, buckets)
+            SELECT slot.minute, added.series, %s, added.count, added.seconds,
+                   string_to_array(added.buckets, ',')::bigint[]
+            FROM (VALUES ('epoch'::timestamptz), (date_trunc('minute', clock_timestamp()))) AS slot (minute)
+            CROSS JOIN unnest(%s::text[], %s::bigint[], %s::float8[], %s::text[])
+                AS added (series, count, seconds, buckets)
+            ORDER BY slot.minute, added.series
+            ON CONFLICT (series, minute, shard) DO UPDATE SET
+                count = tally.count + excluded.count,
+                seconds = tally.seconds + excluded.seconds,
+                buckets = CASE
+                    WHEN cardinality(excluded.buckets) = 0 THEN tally.buckets
+                    WHEN cardinality(tally.buckets) = 0 THEN excluded.buckets
+                    ELSE ARRAY (
+                        SELECT COALESCE(old, 0) + COALESCE(new, 0)
+                        FROM unnest(tally.buckets, excluded.buckets) WITH ORDINALITY AS b (old, new, position)
+                        ORDER BY position
+                    )
+                END
+            """,
+            [
+                shard,
+                series,
+                [increments[name].count for name in series],
+                [increments[name].seconds for name in series],
+                [",".join(map(str, increments[name].buckets)) for name in series],
+            ],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """The sum of a series over all minutes, or since a time."""
+
+    count: int
+    seconds: float
+    buckets: tuple[int, ...]
+
+
+def totals(*, prefix: str, minutes: int | None = None) -> dict[str, Total]:
+    """The sums per series that starts with `prefix`: of all time, or of the last so many whole minutes and this one.
+
+    The sums of all time are rows of their own, so that reading them costs the same after a day and after a year.
+    """
+    if minutes is None:
+        window = "minute = 'epoch'"
+    else:
+        window = "minute >= date_trunc('minute', now()) - make_interval(mins => %(minutes)s)"
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            SELECT series, sum(count)::bigint, sum(seconds), array_agg(array_to_string(buckets, ','))
+            FROM kanikojobs_tally WHERE {window} AND starts_with(series, %(prefix)s) GROUP BY series
+            """,  # noqa: S608 - `window` is one of the two literals above
+            {"prefix": prefix, "minutes": minutes},
+        )
+        return {
+            series: Total(count, seconds, _sum_of(buckets)) for series, count, seconds, buckets in cursor.fetchall()
+        }
+
+
+def _sum_of(rows: Iterable[str]) -> tuple[int, ...]:
+    histograms = [map(int, row.split(",")) for row in rows if row]
+    return tuple(map(sum, zip(*histograms, strict=True)))
+
+
+def count(totals: Mapping[str, Total], series: Iterable[str]) -> int:
+    return sum(totals[name].count for name in series if name in totals)

@@ -1,0 +1,121 @@
+"""Reading the environment: each value is typed, each secret can be a file, every fault is told at once.
+
+A value that cannot be read stops the start with a line that says what to write instead. `NAME_FILE` names a file
+that holds the value of `NAME`, as mounted Kubernetes and Docker secrets do.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+from django.core.exceptions import ImproperlyConfigured
+
+T = TypeVar("T")
+
+UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+FLAGS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+
+class Environment:
+    """Typed access to the environment's variables. Collects faults; `check()` raises them all at once."""
+
+    def __init__(self, variables: Mapping[str, str] | None = None) -> None:
+        self._variables = os.environ if variables is None else variables
+        self.faults: list[str] = []
+
+    def fault(self, text: str) -> None:
+        self.faults.append(text)
+
+    def check(self) -> None:
+        """Raise `ImproperlyConfigured` with one line per fault, if there is any."""
+        if self.faults:
+            raise ImproperlyConfigured("\n".join(self.faults))
+
+    def text(self, name: str, default: str = "") -> str:
+        """The value of NAME, or the content of the file that NAME_FILE names (without its last newline)."""
+        path = self._variables.get(f"{name}_FILE", "")
+        value = self._variables.get(name, "")
+        if path and value:
+            self.fault(f"{name} and {name}_FILE are both set. Keep one of them.")
+        elif path:
+            try:
+                value = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+            except (OSError, UnicodeDecodeError) as error:
+                self.fault(f"{name}_FILE names {path}, which cannot be read: {error}.")
+                return default
+            if not value:
+                self.fault(f"{name}_FILE names {path}, which is empty.")
+        return value or default
+
+    def required(self, name: str, *, write: str) -> str:
+        """The value of NAME; without it a fault that says what to `write`."""
+        faults = len(self.faults)
+        value = self.text(name)
+        if not value and len(self.faults) == faults:
+            self.fault(f"{name} is not set. {write}")
+        return value
+
+    def flag(self, name: str, default: bool) -> bool:
+        value = self.text(name).lower()
+        if value and value not in FLAGS:
+            self.fault(f'{name}="{value}" is neither yes nor no. Write 1 or 0.')
+        return FLAGS.get(value, default)
+
+    def integer(self, name: str, default: int, *, least: int = 0, most: int | None = None) -> int:
+        value = self.text(name)
+        if not value:
+            return default
+        allowed = f"from {least} to {most}" if most is not None else f"of at least {least}"
+        # int() also takes "1_000" and other scripts' digits, which nobody means here.
+        if not re.fullmatch(r"-?[0-9]{1,18}", value):
+            self.fault(f'{name}="{value}" is not a whole number. Write one {allowed}.')
+            return default
+        number = int(value)
+        if number < least or (most is not None and number > most):
+            self.fault(f"{name}={number} is out of range. Write a whole number {allowed}.")
+            return default
+        return number
+
+    def duration(self, name: str, default: str, *, least: str = "0s") -> timedelta:
+        """A duration such as `100ms`, `2s`, `1m`, `24h` or `7d`. A number without a unit is a fault."""
+        value = self.text(name, default)
+        seconds = _seconds(value)
+        if seconds is None:
+            if re.fullmatch(r"[0-9]+(\.[0-9]+)?", value):
+                self.fault(f'{name}="{value}" has no unit. Write {value}ms, 2s or 1m.')
+            else:
+                self.fault(f'{name}="{value}" is not a duration. Write for example 100ms, 2s or 1m.')
+            seconds = _seconds(default) or 0.0
+        elif seconds < (_seconds(least) or 0.0):
+            self.fault(f"{name}={value} is too short. Write at least {least}.")
+        return timedelta(seconds=seconds)
+
+    def choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
+        value = self.text(name, default)
+        if value not in choices:
+            self.fault(f'{name}="{value}" is not known. Write one of: {", ".join(choices)}.')
+            return default
+        return value
+
+    def items(self, name: str, default: str = "") -> list[str]:
+        """A list, written with commas between its items."""
+        return [item.strip() for item in self.text(name, default).split(",") if item.strip()]
+
+    def mapping(self, name: str, default: str = "") -> dict[str, str]:
+        """A mapping, written `key=value,key=value`."""
+        pairs = {}
+        for item in self.items(name, default):
+            key, equals, value = item.partition("=")
+            if not equals or not key.strip():
+                self.fault(f'{name} has "{item}", which is not key=value. Write for example a=1,b=2.')
+                continue
+            pairs[key.strip()] = value.strip()
+        return pairs
+
+
+def _seconds(text: str) -> float | None:
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)", text)
+    return float(match[1]) * UNITS[match[2]] if match else None

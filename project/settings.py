@@ -1,0 +1,216 @@
+"""Settings of the Django project, all from the environment. The README has the table.
+
+Faults of single values are collected and raised together at the end of this file; what only shows when values are
+put together (such as a retry that is shorter than a timeout) is told by `manage.py check`, see `kanikojobs.checks`.
+"""
+
+import sys
+from pathlib import Path
+
+import dj_database_url
+from kanikojobs.logs import logging_settings
+
+from project.environment import Environment
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = Environment()
+
+# --- Django -----------------------------------------------------------------------------------------------------
+
+DEBUG = env.flag("DJANGO_DEBUG", False)
+if DEBUG:
+    SECRET_KEY = env.text("DJANGO_SECRET_KEY", "django-insecure-only-for-development")
+    ALLOWED_HOSTS = env.items("DJANGO_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+else:
+    SECRET_KEY = env.required(
+        "DJANGO_SECRET_KEY", write="Write at least 50 random characters, or name a file with them in DJANGO_SECRET_KEY_FILE."
+    )
+    ALLOWED_HOSTS = env.items("DJANGO_ALLOWED_HOSTS")
+    if not ALLOWED_HOSTS:
+        env.fault("DJANGO_ALLOWED_HOSTS is not set. Write the host names that this serves, with commas between them.")
+CSRF_TRUSTED_ORIGINS = env.items("DJANGO_CSRF_TRUSTED_ORIGINS")
+
+INSTALLED_APPS = [
+    "kanikojobs",
+    "kanikojobs.admin.apps.KanikoJobsAdminConfig",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.postgres",
+    "django_prometheus",
+    "django_q",
+    "rest_framework",
+    "rest_framework.authtoken",
+    "django_filters",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+]
+MIDDLEWARE = [
+    "django_prometheus.middleware.PrometheusBeforeMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "kanikojobs.security.ContentSecurityPolicyMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.auth.middleware.LoginRequiredMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_prometheus.middleware.PrometheusAfterMiddleware",
+]
+ROOT_URLCONF = "project.urls"
+WSGI_APPLICATION = "project.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+LOGIN_URL = "admin:login"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_TZ = True
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+SILENCED_SYSTEM_CHECKS: list[str] = []
+LOGGING_CONFIG = "kanikojobs.logs.configure"
+LOGGING = logging_settings(
+    format=env.choice("KANIKOJOBS_LOG_FORMAT", "json", ("json", "console")),
+    level=env.choice("KANIKOJOBS_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR")),
+)
+
+# TLS ends at the ingress or the Knative gateway, which says so in this header.
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+SECURE_SSL_REDIRECT = env.flag("DJANGO_SECURE_SSL_REDIRECT", False)
+SECURE_HSTS_SECONDS = env.integer("DJANGO_SECURE_HSTS_SECONDS", 0)
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = env.flag("DJANGO_SECURE_COOKIES", not DEBUG)
+SESSION_COOKIE_AGE = 12 * 3600
+X_FRAME_OPTIONS = "DENY"
+SECURE_REFERRER_POLICY = "same-origin"
+
+# --- Postgres ---------------------------------------------------------------------------------------------------
+
+_database_url = env.required("DATABASE_URL", write="Write for example postgres://user:password@host:5432/kanikojobs.")
+DATABASES: dict = {"default": {"ENGINE": "django.db.backends.postgresql"}}
+if _database_url:
+    try:
+        # Persistent connections: with a new one per task Django-Q2 does a fifth of the work (README, "Speed").
+        DATABASES["default"] = dict(dj_database_url.parse(_database_url, conn_max_age=None))  # type: ignore[arg-type]
+    except (ValueError, dj_database_url.ParseError) as error:
+        # The error is not repeated whole: it can quote the password.
+        env.fault(
+            f"DATABASE_URL cannot be read ({type(error).__name__}). "
+            "Write for example postgres://user:password@host:5432/kanikojobs, with special characters percent-encoded."
+        )
+    if DATABASES["default"]["ENGINE"] != "django.db.backends.postgresql":
+        env.fault("DATABASE_URL is not for PostgreSQL, which this needs. Write postgres://user:password@host:5432/name.")
+DATABASES["default"].setdefault("OPTIONS", {})
+DATABASES["default"]["OPTIONS"].setdefault("application_name", f"kanikojobs {Path(sys.argv[0]).name}"[:63])
+DATABASES["default"]["OPTIONS"].setdefault("connect_timeout", 5)
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+
+# --- In: RabbitMQ and HTTP --------------------------------------------------------------------------------------
+
+RABBITMQ_URL = env.text("RABBITMQ_URL")
+KANIKOJOBS_QUEUE = env.text("KANIKOJOBS_QUEUE", "kaniko-jobs")
+KANIKOJOBS_DLQ = env.text("KANIKOJOBS_DLQ", "kaniko-jobs.dlq")
+KANIKOJOBS_DLX = env.text("KANIKOJOBS_DLX", "dlx")
+KANIKOJOBS_MESSAGE_TTL_MS = env.integer("KANIKOJOBS_MESSAGE_TTL_MS", 86_400_000, least=1)
+KANIKOJOBS_MAX_LENGTH = env.integer("KANIKOJOBS_MAX_LENGTH", 10_000, least=1)
+KANIKOJOBS_OVERFLOW = env.choice("KANIKOJOBS_OVERFLOW", "drop-head", ("drop-head", "reject-publish"))
+KANIKOJOBS_DELIVERY_LIMIT = env.integer("KANIKOJOBS_DELIVERY_LIMIT", 20, least=1)
+KANIKOJOBS_DRAIN_DLQ = env.flag("KANIKOJOBS_DRAIN_DLQ", True)
+KANIKOJOBS_PREFETCH = env.integer("KANIKOJOBS_PREFETCH", 1000, least=1, most=65_535)
+KANIKOJOBS_BATCH = env.integer("KANIKOJOBS_BATCH", 250, least=1, most=10_000)
+KANIKOJOBS_EVENT_TYPE = env.text("KANIKOJOBS_EVENT_TYPE", "network.notifi.lambda.job.start")
+KANIKOJOBS_EVENT_SOURCE = env.text("KANIKOJOBS_EVENT_SOURCE", "network.notifi.kaniko-jobs")
+KANIKOJOBS_DIRECT_EVENTS = env.choice("KANIKOJOBS_DIRECT_EVENTS", "accept", ("accept", "reject"))
+KANIKOJOBS_SINK_TOKEN = env.text("KANIKOJOBS_SINK_TOKEN")
+KANIKOJOBS_MAX_EVENT_BYTES = env.integer("KANIKOJOBS_MAX_EVENT_BYTES", 1_048_576, least=1024)
+KANIKOJOBS_MAX_BUILD_TIMEOUT = int(env.duration("KANIKOJOBS_MAX_BUILD_TIMEOUT", "2h", least="1s").total_seconds())
+# Django reads a request's body whole, up to this; a batch of events may be larger than one event.
+DATA_UPLOAD_MAX_MEMORY_SIZE = max(16 * KANIKOJOBS_MAX_EVENT_BYTES, 2_621_440)
+
+# --- The queue: Django-Q2 ---------------------------------------------------------------------------------------
+
+KANIKOJOBS_WORKER_COUNT = env.integer("KANIKOJOBS_WORKER_COUNT", 5, least=1, most=1000)
+KANIKOJOBS_MAX_RETRIES = env.integer("KANIKOJOBS_MAX_RETRIES", 3)
+KANIKOJOBS_RETRY_DELAY = env.duration("KANIKOJOBS_RETRY_DELAY", "100ms", least="1ms")
+KANIKOJOBS_MAX_QUEUE_SIZE = env.integer("KANIKOJOBS_MAX_QUEUE_SIZE", 100, least=1)
+KANIKOJOBS_TASK_TIMEOUT = env.duration("KANIKOJOBS_TASK_TIMEOUT", "60s", least="5s")
+KANIKOJOBS_LEASE = env.duration("KANIKOJOBS_LEASE", "90s", least="5s")
+Q_CLUSTER = {
+    "name": "kanikojobs",
+    "broker_class": "kanikojobs.queue.KanikoJobBroker",
+    "orm": "default",
+    "workers": KANIKOJOBS_WORKER_COUNT,
+    "queue_limit": KANIKOJOBS_MAX_QUEUE_SIZE,
+    "timeout": int(KANIKOJOBS_TASK_TIMEOUT.total_seconds()),
+    "retry": int(KANIKOJOBS_LEASE.total_seconds()),
+    # A task that fails is not run for ever: what may be tried again is decided and kept in our own rows.
+    "max_attempts": 1,
+    "ack_failures": True,
+    "recycle": 5000,
+    "save_limit": 250,
+    "catch_up": False,
+    "guard_cycle": 0.5,
+    # The broker waits on LISTEN/NOTIFY itself; this is only how long Django-Q2's own ORM queue sleeps when empty.
+    "poll": 0,
+}
+
+# --- Out: Kubernetes --------------------------------------------------------------------------------------------
+
+KUBECONFIG = env.text("KUBECONFIG")
+KANIKOJOBS_NAMESPACE = env.text("KANIKOJOBS_NAMESPACE", "kaniko-builds")
+KANIKOJOBS_KUBERNETES_TIMEOUT = env.duration("KANIKOJOBS_KUBERNETES_TIMEOUT", "10s", least="100ms")
+
+# --- Seen: REST -------------------------------------------------------------------------------------------------
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        # Token first: its challenge makes an anonymous call a 401, not a 403.
+        "rest_framework.authentication.TokenAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["kanikojobs.api.permissions.MayView"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_THROTTLE_CLASSES": ["rest_framework.throttling.UserRateThrottle", "rest_framework.throttling.AnonRateThrottle"],
+    "DEFAULT_THROTTLE_RATES": {
+        "user": env.text("KANIKOJOBS_API_RATE", "600/min"),
+        "anon": env.text("KANIKOJOBS_API_ANON_RATE", "60/min"),
+    },
+    "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "kanikojobs",
+    "DESCRIPTION": "The control room for event-driven image builds.",
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PERMISSIONS": ["kanikojobs.api.permissions.MayView"],
+    # The docs page works offline and under the Content-Security-Policy: all of it is served from our static files.
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+}
+KANIKOJOBS_METRICS_TOKEN = env.text("KANIKOJOBS_METRICS_TOKEN")
+
+env.check()
