@@ -1,8 +1,8 @@
 """Words about text that somebody else wrote: what may be stored, and how it is quoted in a message.
 
-Everything in an event is hostile until checked. PostgreSQL refuses NUL and lone surrogates, terminals obey control
-characters, and a fault that repeats a megabyte helps nobody. So every message about an event goes through
-`quoted`, `kind` and `member`, and every text that becomes a column goes through `text_problem`.
+Everything in an event is hostile until checked. PostgreSQL refuses NUL and lone surrogates, terminals obey
+control characters, and a fault that repeats a megabyte helps nobody. So every message about an event goes
+through `quoted`, `kind` and `member`, and every text that becomes a column goes through `text_problem`.
 """
 
 import json
@@ -10,6 +10,7 @@ import re
 
 _QUOTED_LENGTH = 60
 _PLAIN_MEMBER = re.compile(rf"[A-Za-z_][A-Za-z0-9_]{{0,{_QUOTED_LENGTH}}}").fullmatch
+_PLAIN_HEADER = re.compile(rf"[A-Za-z0-9:_-]{{1,{_QUOTED_LENGTH}}}").fullmatch
 # CloudEvents 1.0.2, "Type System", String: no control characters, no noncharacters, no unpaired surrogates.
 _NONCHARACTERS = "".join(chr(plane * 0x10000 + last) for plane in range(17) for last in (0xFFFE, 0xFFFF))
 _FORBIDDEN = re.compile(f"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef{_NONCHARACTERS}]").search
@@ -23,7 +24,7 @@ def quoted(text: str) -> str:
 
 
 def kind(value: object) -> str:
-    """What a value is, in JSON's words with an article. Never the value of a number, which may have 4,000 digits."""
+    """What a value is, in JSON's words. Never the value of a number, which may have 4,000 digits."""
     match value:
         case None:
             return "null"
@@ -43,14 +44,19 @@ def kind(value: object) -> str:
 
 
 def member(path: str, name: str) -> str:
-    """The JSON path of a member: `data.priority`, or `data.environment["9X"]` for a name that is not a plain word."""
+    """The JSON path of a member: `data.priority`, or `data.environment["9X"]` for what is no plain word."""
     if not _PLAIN_MEMBER(name):
         return f"{path}[{quoted(name)}]"
     return f"{path}.{name}" if path else name
 
 
+def header_name(name: str) -> str:
+    """A header's name as it is if that is harmless, else quoted."""
+    return name if _PLAIN_HEADER(name) else quoted(name)
+
+
 def text_problem(text: str, *, max_length: int) -> str:
-    """What keeps `text` from being a CloudEvents String of 1 to `max_length` characters; empty if nothing does."""
+    """Why `text` is no CloudEvents String of 1 to `max_length` characters; empty if it is one."""
     if not text:
         return "empty; must have at least one character"
     if len(text) > max_length:

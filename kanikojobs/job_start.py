@@ -1,23 +1,23 @@
 """What a job start event asks for: the fields of `data`, their rules and their defaults.
 
-The names and the sample values are those of the document `job-start-events.md`.
+The names and the sample values are those of the document `job-start-events.md`; `…` stands for `parameters`.
 
-| field of `data`          | rule                                                           | if absent or null                         |
-|--------------------------|----------------------------------------------------------------|-------------------------------------------|
-| `third_party_id`         | letters, digits, `.`, `_`, `-`; 1 to 128                       | fault                                     |
-| `parser_id`              | the same                                                       | fault                                     |
-| `correlation_id`         | the same                                                       | the event's id                            |
-| `job_name`               | text without control characters; 1 to 256                      | `kaniko-job-<third_party_id>-<parser_id>` |
-| `priority`               | whole number 1 (most urgent) to 10 (least)                     | `parameters.priority`, else 5             |
-| `parameters`             | object                                                         | fault                                     |
-| `parameters.source_url`  | printable text; 1 to 2048; what it may point to: `source.py`   | fault: nothing could be built             |
-| `parameters.priority`    | as `priority`, which wins where the two differ                 | `priority`                                |
-| `parameters.build_type`  | letters, digits, `.`, `_`, `-`; 1 to 63                        | `container`                               |
-| `parameters.runtime`     | the same                                                       | empty                                     |
-| `parameters.build_timeout` | whole number of seconds, at least 1; cut to the maximum      | the configured default                    |
-| `parameters.environment` | object of strings; names as in a shell; 100 at most            | empty                                     |
+| field of `data`   | rule                                     | if absent or null                   |
+|-------------------|------------------------------------------|-------------------------------------|
+| `third_party_id`  | 1 to 128 letters, digits, `.`, `_`, `-`  | fault                               |
+| `parser_id`       | the same                                 | fault                               |
+| `correlation_id`  | the same                                 | the event's id                      |
+| `job_name`        | 1 to 256 characters, none a control      | `kaniko-job-<third party>-<parser>` |
+| `priority`        | 1 (most urgent) to 10 (least)            | `parameters.priority`, else 5       |
+| `parameters`      | object                                   | fault                               |
+| `….priority`      | as `priority`, which wins                | `priority`                          |
+| `….source_url`    | 1 to 2048 printable characters           | fault: nothing to build             |
+| `….build_type`    | 1 to 63 letters, digits, `.`, `_`, `-`   | `container`                         |
+| `….runtime`       | the same                                 | empty                               |
+| `….build_timeout` | seconds, at least 1, cut to the maximum  | the configured default              |
+| `….environment`   | at most 100 strings by environment names | empty                               |
 
-Unknown fields are kept in `data` and otherwise ignored.
+Unknown fields are kept in `data`. What `source_url` may point to is decided before a Job is made.
 """
 
 import re
@@ -92,7 +92,7 @@ def read(data: dict[str, Any], *, event_id: str, rules: Rules, faults: list[Faul
 
     parameters = data.get("parameters")
     if not isinstance(parameters, dict):
-        faults.append(Fault("data.parameters", _wanted(parameters, "an object with at least `source_url`")))
+        faults.append(Fault("data.parameters", _wanted(parameters, "an object with a source_url")))
         parameters = {"source_url": "unknown"}
     inner_priority = _priority(
         parameters, "data.parameters.priority", default=DEFAULT_PRIORITY, faults=faults
@@ -164,7 +164,7 @@ def _source_url(parameters: dict[str, Any], *, faults: list[Fault]) -> str:
 def _build_timeout(parameters: dict[str, Any], *, rules: Rules, faults: list[Fault]) -> int:
     value = parameters.get("build_timeout")
     if value is None:
-        return rules.default_build_timeout
+        return min(rules.default_build_timeout, rules.max_build_timeout)
     if type(value) is int and value > 0:
         return min(value, rules.max_build_timeout)
     wanted = "a whole number of seconds, at least 1, without quotes"

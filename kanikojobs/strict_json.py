@@ -1,11 +1,11 @@
 """JSON read so that what is stored is what was sent, or a fault says why it cannot be.
 
-Python's parser is more generous than the rest of the way: it takes NaN, rounds long decimals, turns 1e400 into
-infinity, keeps the last of two equal names, and lets through NUL and lone surrogates, which PostgreSQL's jsonb
-refuses. Each of these is a fault here, with its JSON path. Repeated names are a fault because readers disagree on
-which one counts (RFC 8259, section 4), so the same bytes would ask for different builds.
+Python's parser is more generous than the rest of the way: it takes NaN, rounds long decimals, turns 1e400
+into infinity, keeps the last of two equal names, and lets through NUL and lone surrogates, which PostgreSQL's
+jsonb refuses. Each of these is a fault here, with its JSON path. Repeated names are a fault because readers
+disagree on which one counts (RFC 8259, section 4), so the same bytes would ask for different builds.
 
-Sound text costs one pass of the C parser. Only text that looks suspicious is read a second time, to say where.
+Sound text costs one pass of the C parser. Only suspicious text is read a second time, to say where.
 """
 
 import json
@@ -42,7 +42,8 @@ class _Object(dict[str, Any]):
 def read(body: bytes, *, root: str, max_depth: int) -> tuple[Any, list[Fault]]:
     """The value of a JSON text and the faults in it; `root` is the path that the value has in the event.
 
-    With faults the value serves only to find out what else is wrong. Raises `InvalidEvent` where there is no value.
+    With faults the value serves only to find out what else is wrong. Raises `InvalidEvent` where there is no
+    value.
     """
     text = _decoded(body)
     sound = ("\\u" not in text or not _SUSPICIOUS_ESCAPE(text)) and (
@@ -121,7 +122,7 @@ def _read_carefully(text: str, *, root: str, max_depth: int) -> tuple[Any, list[
 
 
 def _faults_in(value: Any, *, root: str, max_depth: int) -> list[Fault]:
-    """Every fault in document order, up to `MAX_FAULTS`. A loop, not a recursion: depth is the sender's choice."""
+    """Every fault in document order, up to `MAX_FAULTS`. A loop: depth is the sender's choice."""
     faults: list[Fault] = []
     pending: list[tuple[Any, str, int]] = [(value, root, 1)]
     while pending and len(faults) < MAX_FAULTS:

@@ -1,6 +1,7 @@
 """Sample events: the document's own, and any number that look like it.
 
-The demo, the bench, the tests and `create-job-start-event.py` send these. The same seed gives the same events.
+The demo, the bench, the tests and `create-job-start-event.py` send these. One seed, one series
+of events.
 """
 
 import json
@@ -54,8 +55,8 @@ def document_event() -> dict[str, Any]:
 def sample_event(
     n: int, *, priority: int | None = None, third_party: str | None = None, seed: int | str = "sample"
 ) -> dict[str, Any]:
-    """The `n`-th event of a seed: unique by its id, one of seven third parties, priorities 1 to 10 in turn."""
-    chance = random.Random(f"{seed}/{n}")  # noqa: S311 - samples, not secrets
+    """The `n`-th event of a seed: a unique id, one of seven third parties, priorities 1 to 10 in turn."""
+    chance = random.Random(f"{seed}/{n}")
     event_id = str(uuid.UUID(int=chance.getrandbits(128), version=4))
     third_party = third_party or uuid.uuid5(uuid.NAMESPACE_OID, f"third party {n % 7}").hex
     parser_id = uuid.UUID(int=chance.getrandbits(128), version=4).hex
