@@ -32,6 +32,10 @@ _BATCH = "application/cloudevents-batch"
 # RabbitMQ binding, section 3.1; AMQP binding 1.0.2, section 3.1.3.1, and the colon of the versions before it.
 _PREFIXES = ("ce-", "cloudevents_", "cloudevents:")
 _QUOTED_PAIR = re.compile(r"\\(.)").sub
+_NO_CLOUDEVENT = (
+    "no CloudEvent, it has none of id, source, specversion and type; "
+    "put the job start into the data of a CloudEvent, or send ce- headers"
+)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -121,6 +125,8 @@ def _structured(body: bytes, *, rules: Rules, faults: list[Fault]) -> StartEvent
     faults += found
     if not isinstance(event, dict):
         raise InvalidEvent([*faults, Fault("body", f"{kind(event)}; must be one CloudEvent, a JSON object")])
+    if attributes.REQUIRED.isdisjoint(event):
+        raise InvalidEvent([*faults, Fault("body", _NO_CLOUDEVENT)])
     envelope.refuse_others(event, rules=rules)
     data = event.get("data")
     if "data_base64" in event:

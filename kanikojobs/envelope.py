@@ -148,7 +148,7 @@ def _invalid(faults: list[Fault], *, given: dict[str, Any]) -> InvalidEvent:
     """The first fault of each place, up to `MAX_FAULTS`, and the identity as far as it can be read."""
     distinct = list({fault.path: fault for fault in reversed(faults)}.values())[::-1]
     if len(distinct) > MAX_FAULTS:
-        distinct = [*distinct[:MAX_FAULTS], Fault("", f"and {len(distinct) - MAX_FAULTS} more")]
+        distinct = [*distinct[:MAX_FAULTS], Fault("", f"and more; the first {MAX_FAULTS} faults are listed")]
     return InvalidEvent(
         distinct,
         source=attributes.readable_text(given, "source", max_length=attributes.MAX_SOURCE_LENGTH),

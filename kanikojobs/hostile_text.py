@@ -9,6 +9,7 @@ import json
 import re
 
 _QUOTED_LENGTH = 60
+_LONG_NUMBER = 10**18
 _PLAIN_MEMBER = re.compile(rf"[A-Za-z_][A-Za-z0-9_]{{0,{_QUOTED_LENGTH}}}").fullmatch
 _PLAIN_HEADER = re.compile(rf"[A-Za-z0-9:_-]{{1,{_QUOTED_LENGTH}}}").fullmatch
 # CloudEvents 1.0.2, "Type System", String: no control characters, no noncharacters, no unpaired surrogates.
@@ -24,7 +25,7 @@ def quoted(text: str) -> str:
 
 
 def kind(value: object) -> str:
-    """What a value is, in JSON's words. Never the value of a number, which may have 4,000 digits."""
+    """What a value is, in JSON's words and short: a number may have 4,000 digits, a string a million."""
     match value:
         case None:
             return "null"
@@ -33,7 +34,7 @@ def kind(value: object) -> str:
         case str():
             return f"the string {quoted(value)}"
         case int() | float():
-            return "a number"
+            return f"the number {value}" if abs(value) < _LONG_NUMBER else "a number"
         case dict():
             return "an object"
         case list():

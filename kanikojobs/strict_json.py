@@ -19,6 +19,7 @@ from kanikojobs.errors import Fault, InvalidEvent
 from kanikojobs.hostile_text import member
 
 MAX_FAULTS = 50
+"""As many as a person reads. A message can have a hundred thousand."""
 
 _SUSPICIOUS_ESCAPE = re.compile(r"\\u(?:0000|[dD][89a-fA-F])").search
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]").search
@@ -122,10 +123,10 @@ def _read_carefully(text: str, *, root: str, max_depth: int) -> tuple[Any, list[
 
 
 def _faults_in(value: Any, *, root: str, max_depth: int) -> list[Fault]:
-    """Every fault in document order, up to `MAX_FAULTS`. A loop: depth is the sender's choice."""
+    """Every fault in document order, one over `MAX_FAULTS` at most. A loop: depth is the sender's choice."""
     faults: list[Fault] = []
     pending: list[tuple[Any, str, int]] = [(value, root, 1)]
-    while pending and len(faults) < MAX_FAULTS:
+    while pending and len(faults) <= MAX_FAULTS:
         item, path, depth = pending.pop()
         if isinstance(item, _Number):
             faults.append(Fault(path, "a number that cannot be kept exactly; write it as a string"))
@@ -142,7 +143,7 @@ def _faults_in(value: Any, *, root: str, max_depth: int) -> list[Fault]:
                 if problem := _unstorable(name):
                     faults.append(Fault(member(path, name), f"the name {problem}"))
             pending.extend((item[name], member(path, name), depth + 1) for name in reversed(item))
-    return faults[:MAX_FAULTS]
+    return faults[: MAX_FAULTS + 1]
 
 
 def _unstorable(text: str) -> str:
@@ -186,7 +187,7 @@ def _object(pairs: list[tuple[str, Any]]) -> _Object:
     members = _Object(pairs)
     if len(members) != len(pairs):
         times = Counter(name for name, _ in pairs)
-        members.repeated = tuple(name for name, count in times.items() if count > 1)
+        members.repeated = tuple(name for name, count in times.items() if count > 1)[:MAX_FAULTS]
     return members
 
 
