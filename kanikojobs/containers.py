@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from kanikojobs.build_arguments import build_arguments, literal
-from kanikojobs.builds import Build, BuildOptions, Resources, SecretKey
+from kanikojobs.build_options import BuildOptions, Resources, SecretKey
+from kanikojobs.builds import Build
 from kanikojobs.destination import fill
 from kanikojobs.naming import PREFIX, label_value
 from kanikojobs.runtimes import DIRECTORY, advice, dockerfile_for

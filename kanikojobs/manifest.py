@@ -7,7 +7,8 @@ buckets are fetched by kaniko itself and must bring their Dockerfile.
 
 from typing import Any
 
-from kanikojobs.builds import Build, BuildOptions, Resources, SecretKey, is_quantity
+from kanikojobs.build_options import BuildOptions, Resources, SecretKey, is_quantity
+from kanikojobs.builds import Build
 from kanikojobs.containers import kaniko_container, source_container
 from kanikojobs.destination import check_template, fill
 from kanikojobs.errors import PermanentError
