@@ -183,13 +183,11 @@ def _attributes(
     problems: list[Fault] = []
     first_prefix = ""
     for header, value in headers.items():
-        lowered = (
-            header.lower() if isinstance(header, str) else ""
-        )  # pika gives bytes for a name not in UTF-8
-        for prefix in _PREFIXES:
-            if lowered.startswith(prefix):
-                break
-        else:
+        if not isinstance(header, str):  # pika gives bytes for a name that is not UTF-8
+            continue
+        lowered = header.lower()
+        prefix = next((prefix for prefix in _PREFIXES if lowered.startswith(prefix)), None)
+        if prefix is None:
             continue
         first_prefix = first_prefix or header[: len(prefix)]
         name = lowered[len(prefix) :]
@@ -198,7 +196,7 @@ def _attributes(
         except ValueError as error:
             problems.append(Fault(header_name(header), str(error)))
             attribute = None
-        if name in given and given[name] != attribute:
+        if name in given and not (isinstance(attribute, str) and attribute == given[name]):
             problems.append(Fault(header_name(header), "given twice with different values; keep one"))
         given[name] = attribute
     if attributes.REQUIRED.isdisjoint(given):

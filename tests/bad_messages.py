@@ -170,6 +170,32 @@ _BOMBS = [
     ),
 ]
 
+_BAD_TIMES: tuple[object, ...] = (
+    "",
+    "yesterday",
+    "2024-01-01",
+    "2024-01-01T00:00:00",
+    "2024-01-01 00:00:00Z",
+    "20240101T000000Z",
+    "2024-W01-1T00:00:00Z",
+    "٢٠٢٤-01-01T00:00:00Z",
+    "2024-01-01T00:00:00Z\n",
+    "2024-13-01T00:00:00Z",
+    "2024-02-30T00:00:00Z",
+    "2024-01-01T25:00:00Z",
+    "2024-01-01T00:00:61Z",
+    "2024-01-01T00:00:00+24:00",
+    "0000-01-01T00:00:00Z",
+    "0001-01-01T00:00:00Z",
+    "0001-01-01T00:00:00+23:59",
+    "9999-12-31T23:59:60Z",
+    "9999-12-31T23:59:59-23:59",
+    1704067200,
+    1.5,
+    True,
+    [],
+)
+
 _ATTRIBUTES = [
     BadMessage("nothing in it", b"{}", "body: no CloudEvent, it has none of id"),
     BadMessage("no id", changed(id=MISSING), 'id: missing; every CloudEvent has "id"'),
@@ -215,29 +241,10 @@ _ATTRIBUTES = [
     BadMessage("large extension", changed(extra=2**31), "extra: the number 2147483648; an extension is"),
     BadMessage("control in extension", changed(extra="\x1b[2J"), "extra: has U+001B"),
     BadMessage("65 extensions", changed(**{f"e{n}": "" for n in range(65)}), "65 extension attributes"),
-    *(
-        BadMessage(f"time {value!r}", changed(time=value), "time: ")
-        for value in (
-            *(
-                "",
-                "yesterday",
-                "2024-01-01",
-                "2024-01-01T00:00:00",
-                "2024-01-01 00:00:00Z",
-                "20240101T000000Z",
-            ),
-            *("2024-13-01T00:00:00Z", "2024-02-30T00:00:00Z", "2024-01-01T25:00:00Z", "2024-01-01T00:00:61Z"),
-            *(
-                "2024-01-01T00:00:00+24:00",
-                "0000-01-01T00:00:00Z",
-                "0001-01-01T00:00:00Z",
-                "9999-12-31T23:59:60Z",
-            ),
-            *("9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59", "2024-W01-1T00:00:00Z"),
-            *("٢٠٢٤-01-01T00:00:00Z", 1704067200, 1.5, True, [], "2024-01-01T00:00:00Z\n"),
-        )
-    ),
+    *(BadMessage(f"time {value!r}", changed(time=value), "time: ") for value in _BAD_TIMES),
 ]
+
+_BAD_PRIORITIES: tuple[object, ...] = (0, 11, -1, 1.0, 1.5, "1", True, False, [], {}, 10**30)
 
 _DATA = [
     BadMessage("no data", changed(data=MISSING), "data: missing or null; must be an object"),
@@ -292,7 +299,7 @@ _DATA = [
     BadMessage("long job name", changed(data__job_name="j" * 257), "data.job_name: 257 characters long"),
     *(
         BadMessage(f"priority {value!r}", changed(data__priority=value), "data.priority: ")
-        for value in (0, 11, -1, 1.0, 1.5, "1", True, False, [], {}, 10**30)
+        for value in _BAD_PRIORITIES
     ),
     BadMessage(
         "inner priority 0", parameters(priority=0), "data.parameters.priority: the number 0; must be a whole"
@@ -412,6 +419,9 @@ BAD_MESSAGES = [*_NOT_JSON, *_BOMBS, *_ATTRIBUTES, *_DATA, *_BINDINGS]
 _REORDERED = copy.deepcopy(document_event())
 _REORDERED = {name: _REORDERED[name] for name in reversed(_REORDERED)}
 
+# pika gives a name that is not UTF-8 as bytes.
+_STRAY_HEADERS: Mapping[Any, object] = {"ce-foo": 1, b"\xff": 1}
+
 GOOD_ODDITIES = [
     GoodMessage("as in the document", DOCUMENT_EVENT_JSON.encode(), {"priority": 1, "event_id": "uuid"}),
     GoodMessage("plain JSON", DOCUMENT_EVENT_JSON.encode(), {}, JSON),
@@ -426,9 +436,7 @@ GOOD_ODDITIES = [
     GoodMessage(
         "plain beside headers of the broker", DOCUMENT_EVENT_JSON.encode(), {}, JSON, {"x-death": []}
     ),
-    GoodMessage(
-        "plain beside a stray header", DOCUMENT_EVENT_JSON.encode(), {}, JSON, {"ce-foo": 1, b"\xff": 1}
-    ),  # type: ignore[dict-item]
+    GoodMessage("plain beside a stray header", DOCUMENT_EVENT_JSON.encode(), {}, JSON, _STRAY_HEADERS),
     GoodMessage("byte order mark", b"\xef\xbb\xbf" + DOCUMENT_EVENT_JSON.encode()),
     GoodMessage("other order", json.dumps(_REORDERED).encode(), {"event_id": "uuid"}),
     GoodMessage(
