@@ -30,7 +30,7 @@ _STRUCTURED = frozenset({"application/cloudevents+json", "application/cloudevent
 _ANY_FORMAT = "application/cloudevents"
 _BATCH = "application/cloudevents-batch"
 # RabbitMQ binding, section 3.1; AMQP binding 1.0.2, section 3.1.3.1, and the colon of the versions before it.
-_PREFIXES = ("ce-", "cloudevents_", "cloudevents:")
+_PREFIXES = {"ce-": "ce-", "cloudevents_": "cloudEvents_", "cloudevents:": "cloudEvents:"}
 _QUOTED_PAIR = re.compile(r"\\(.)").sub
 _NO_CLOUDEVENT = (
     "no CloudEvent, it has none of id, source, specversion and type; "
@@ -46,9 +46,7 @@ def from_amqp(
     return _read(body, content_type=content_type, headers=headers, decoded=_amqp_value, rules=rules)
 
 
-def from_http(
-    *, body: bytes, content_type: str | None, headers: Mapping[str, str] | None, rules: Rules
-) -> StartEvent:
+def from_http(*, body: bytes, content_type: str | None, headers: Mapping[str, str] | None, rules: Rules) -> StartEvent:
     """The event of a request. Raises `InvalidEvent` or `NotOurs`, and nothing else, whatever it is."""
     return _read(body, content_type=content_type, headers=headers, decoded=_http_value, rules=rules)
 
@@ -148,9 +146,7 @@ def _base64_data(event: dict[str, Any], *, rules: Rules, faults: list[Fault]) ->
     return _data(body, path="data_base64", rules=rules, faults=faults)
 
 
-def _binary(
-    body: bytes, *, given: dict[str, Any], prefix: str, rules: Rules, faults: list[Fault]
-) -> StartEvent:
+def _binary(body: bytes, *, given: dict[str, Any], prefix: str, rules: Rules, faults: list[Fault]) -> StartEvent:
     envelope.refuse_others(given, rules=rules)
     data = _data(body, path="body", rules=rules, faults=faults)
     return envelope.start_event(given, data=data, prefix=prefix, rules=rules, faults=faults)
@@ -189,15 +185,16 @@ def _attributes(
         prefix = next((prefix for prefix in _PREFIXES if lowered.startswith(prefix)), None)
         if prefix is None:
             continue
-        first_prefix = first_prefix or header[: len(prefix)]
+        first_prefix = first_prefix or _PREFIXES[prefix]
         name = lowered[len(prefix) :]
+        path = header_name(_PREFIXES[prefix] + name)
         try:
             attribute = decoded(name, value)
         except ValueError as error:
-            problems.append(Fault(header_name(header), str(error)))
+            problems.append(Fault(path, str(error)))
             attribute = None
         if name in given and not (isinstance(attribute, str) and attribute == given[name]):
-            problems.append(Fault(header_name(header), "given twice with different values; keep one"))
+            problems.append(Fault(path, "given twice with different values; keep one"))
         given[name] = attribute
     if attributes.REQUIRED.isdisjoint(given):
         return {}, ""
@@ -210,8 +207,9 @@ def _amqp_value(name: str, value: Any) -> Any:
     try:
         if isinstance(value, datetime):
             return value.astimezone(UTC).isoformat()
-        if name == "time" and type(value) is int:
-            return (_EPOCH + timedelta(milliseconds=value)).isoformat()
+        if isinstance(value, int) and not isinstance(value, bool):
+            # pika's 64-bit integers are a subclass that writes itself 5L.
+            return (_EPOCH + timedelta(milliseconds=value)).isoformat() if name == "time" else int(value)
     except OverflowError:
         raise ValueError("not in the years 0002 to 9998; leave it out if unknown") from None
     return value

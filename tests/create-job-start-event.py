@@ -72,9 +72,7 @@ def main() -> int:
     problem = ""
     try:
         with sender as send, progress(console) as bar:
-            for event in bar.track(
-                paced(events(arguments.count), rate=arguments.rate), total=arguments.count
-            ):
+            for event in bar.track(paced(events(arguments.count), rate=arguments.rate), total=arguments.count):
                 outcomes[send(event)] += 1
     except UnreachableError as error:
         problem = str(error)
@@ -97,12 +95,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     where = parser.add_mutually_exclusive_group()
-    where.add_argument(
-        "--amqp", metavar="URL", help="the broker, for example amqp://user:password@127.0.0.1:5672/"
-    )
-    where.add_argument(
-        "--http", metavar="URL", help="the CloudEvents sink, for example http://127.0.0.1:8000/"
-    )
+    where.add_argument("--amqp", metavar="URL", help="the broker, for example amqp://user:password@127.0.0.1:5672/")
+    where.add_argument("--http", metavar="URL", help="the CloudEvents sink, for example http://127.0.0.1:8000/")
     parser.add_argument("--count", type=positive, default=10, help="how many events (default 10)")
     parser.add_argument("--rate", type=float, default=0, help="events per second at most (default: no limit)")
     parser.add_argument(
@@ -167,9 +161,7 @@ def amqp_sender(url: str, *, queue: str, mode: str) -> Iterator[Send]:
     """Publishes persistent messages to the queue by the default exchange and waits for each confirm."""
     write = rabbitmq_binding.to_binary_event if mode == "binary" else rabbitmq_binding.to_structured_event
     if not url.startswith(("amqp://", "amqps://")):
-        raise UnreachableError(
-            "That is no URL of a broker; write one such as amqp://user:password@127.0.0.1:5672/"
-        )
+        raise UnreachableError("That is no URL of a broker; write one such as amqp://user:password@127.0.0.1:5672/")
     try:
         parameters = pika.URLParameters(url)
         parameters.socket_timeout = parameters.blocked_connection_timeout = TIMEOUT_SECONDS
@@ -178,7 +170,7 @@ def amqp_sender(url: str, *, queue: str, mode: str) -> Iterator[Send]:
         channel = connection.channel()
         channel.confirm_delivery()
     except (pika.exceptions.AMQPError, OSError, ValueError, TypeError, IndexError) as error:
-        raise UnreachableError(f"No broker answers at {without_password(url)}: {reason(error)}") from None
+        raise UnreachableError(f"Cannot publish to {without_password(url)}: {reason(error)}") from None
 
     with connection:
 
@@ -193,7 +185,7 @@ def amqp_sender(url: str, *, queue: str, mode: str) -> Iterator[Send]:
             try:
                 channel.basic_publish("", queue, message.body, properties, mandatory=True)
             except pika.exceptions.UnroutableError:
-                return f"no queue {queue}"
+                return f"no queue {queue} (manage.py declare_topology makes it)"
             except pika.exceptions.NackError:
                 return "refused by the broker"
             except (pika.exceptions.AMQPError, OSError) as error:
@@ -247,9 +239,7 @@ def reason(error: Exception) -> str:
 def progress(console: Console) -> Progress:
     """The bar; it shows only on a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(
-        *columns, console=console, transient=not console.is_terminal, disable=not console.is_terminal
-    )
+    return Progress(*columns, console=console, transient=not console.is_terminal, disable=not console.is_terminal)
 
 
 def summary(outcomes: Counter[str], *, seconds: float, rate: float) -> Table:

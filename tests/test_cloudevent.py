@@ -123,6 +123,29 @@ def test_the_samples_of_the_document_become_the_fields_of_the_event() -> None:
     }
 
 
+def test_a_content_type_that_amqp_could_not_carry_is_refused() -> None:
+    faults = faults_of(DOCUMENT, JSON + ";" * 1_000_000)
+
+    assert faults["content-type"].startswith('the string "application/json;;')
+    assert len(faults["content-type"]) < 400
+
+
+def test_headers_as_pika_gives_them_are_read() -> None:
+    class Long(int):
+        """As pika's 64-bit integers, which write themselves 5L."""
+
+        def __repr__(self) -> str:
+            return f"{int(self)}L"
+
+    headers = binary_headers("cloudEvents_", time=Long(1704067200000), extra=Long(5)) | {b"\xff": 1, "x-death": []}
+
+    event = from_amqp(DATA, JSON, headers)
+
+    assert event.time == datetime(2024, 1, 1, tzinfo=UTC)
+    assert event.content_hash == from_amqp(changed(extra=5)).content_hash
+    assert type(event.extensions["extra"]) is int
+
+
 def test_every_fault_is_told_at_once_and_each_place_once() -> None:
     body = changed(
         id=MISSING,
@@ -220,9 +243,7 @@ def test_the_hash_does_not_depend_on_order_or_spacing(seed: int) -> None:
     ("body", "same"),
     [
         pytest.param(changed(time="2025-01-01T00:00:00Z"), True, id="sent again with another time"),
-        pytest.param(
-            changed(knativehistory="a;b", recordedtime="2024-01-01T00:00:00Z"), True, id="added in transit"
-        ),
+        pytest.param(changed(knativehistory="a;b", recordedtime="2024-01-01T00:00:00Z"), True, id="added in transit"),
         pytest.param(changed(datacontenttype="application/json; charset=utf-8"), True, id="charset named"),
         pytest.param(changed(extra=None), True, id="null extension"),
         pytest.param(changed(subject="other"), False, id="other subject"),
@@ -254,9 +275,7 @@ def test_the_hash_counts_an_extension_as_the_string_that_headers_have() -> None:
     ("value", "subject"),
     [
         pytest.param("parser-id", "parser-id", id="as it is"),
-        pytest.param(
-            "Euro%20%E2%82%AC%20%F0%9F%98%80", "Euro € \U0001f600", id="the specification's example"
-        ),
+        pytest.param("Euro%20%E2%82%AC%20%F0%9F%98%80", "Euro € \U0001f600", id="the specification's example"),
         pytest.param("%e2%82%ac", "€", id="lower case"),
         pytest.param("%70arser", "parser", id="needlessly encoded"),
         pytest.param("%2520", "%20", id="one round only"),
@@ -288,7 +307,7 @@ def test_a_wrong_header_over_http_is_named(value: str, expect: str) -> None:
     with pytest.raises(InvalidEvent) as refused:
         from_http(DATA, JSON, {"Ce-Subject": value} | binary_headers("Ce-", subject=MISSING))
 
-    assert str(refused.value).lower().startswith(f"ce-subject: {expect}".lower())
+    assert str(refused.value).startswith(f"ce-subject: {expect}")
 
 
 def test_a_batch_is_told_apart_from_an_event() -> None:
@@ -347,17 +366,13 @@ def test_a_batch_that_cannot_be_read_is_refused_as_a_whole(body: bytes, expect: 
 
 # --- The SDK as the oracle -------------------------------------------------------------------------------
 
-ATTRIBUTE_TEXT = st.text(
-    st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Cn"]), min_size=1, max_size=100
-)
+ATTRIBUTE_TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Cn"]), min_size=1, max_size=100)
 SDK_ATTRIBUTES = st.fixed_dictionaries(
     {"id": ATTRIBUTE_TEXT, "type": st.just(EVENT_TYPE), "source": st.just(EVENT_SOURCE)},
     optional={
         "subject": ATTRIBUTE_TEXT,
         "dataschema": st.just("https://notifi.network/schemas/job-start#1"),
-        "datacontenttype": st.sampled_from(
-            ["application/json", "application/json; charset=utf-8", "text/json"]
-        ),
+        "datacontenttype": st.sampled_from(["application/json", "application/json; charset=utf-8", "text/json"]),
         "extension1": ATTRIBUTE_TEXT,
         "time": st.datetimes(
             min_value=datetime(1000, 1, 1),
@@ -411,9 +426,7 @@ def test_what_the_sdk_writes_is_read_as_it_was_meant(attributes: dict[str, Any],
 
 
 def test_the_sdk_reads_what_the_samples_are() -> None:
-    message = rabbitmq.RabbitMQMessage(
-        headers={}, content_type=CLOUDEVENT, body=json.dumps(sample_event(3)).encode()
-    )
+    message = rabbitmq.RabbitMQMessage(headers={}, content_type=CLOUDEVENT, body=json.dumps(sample_event(3)).encode())
 
     theirs = rabbitmq.from_rabbitmq_event(message)
     ours = from_amqp(message.body)
@@ -428,10 +441,7 @@ def test_sample_events_differ_and_the_same_seed_gives_the_same() -> None:
     assert {event.priority for event in events} == set(range(1, 11))
     assert sample_event(7, seed="a") == sample_event(7, seed="a")
     assert sample_event(7, seed="a")["id"] != sample_event(7, seed="b")["id"]
-    assert (
-        from_amqp(json.dumps(sample_event(1, priority=9, third_party="acme")).encode()).third_party_id
-        == "acme"
-    )
+    assert from_amqp(json.dumps(sample_event(1, priority=9, third_party="acme")).encode()).third_party_id == "acme"
 
 
 # --- Anything at all -------------------------------------------------------------------------------------
@@ -469,9 +479,7 @@ HEADER_NAMES = ANY_TEXT | st.builds(
     st.sampled_from(["ce-", "CE-", "cloudEvents:", "cloudEvents_"]),
     st.sampled_from(NAMES) | ANY_TEXT,
 )
-CONTENT_TYPES = (
-    st.none() | ANY_TEXT | st.sampled_from([CLOUDEVENT, JSON, "application/cloudevents-batch+json"])
-)
+CONTENT_TYPES = st.none() | ANY_TEXT | st.sampled_from([CLOUDEVENT, JSON, "application/cloudevents-batch+json"])
 PLACES = [
     *((name,) for name in (*NAMES, "data", "extension1", "data_base64")),
     *(("data", name) for name in (*document_event()["data"], "note")),
@@ -541,9 +549,7 @@ def test_any_json_has_an_outcome(value: Any, ascii_only: bool) -> None:
     assert_sound(outcome_of(body=body, content_type=JSON, headers=None))
 
 
-@given(
-    place=st.sampled_from(PLACES), value=ANY_JSON | st.dictionaries(st.text("AZ_09"), st.text(), max_size=3)
-)
+@given(place=st.sampled_from(PLACES), value=ANY_JSON | st.dictionaries(st.text("AZ_09"), st.text(), max_size=3))
 def test_anything_in_any_place_of_an_event_has_an_outcome(place: tuple[str, ...], value: Any) -> None:
     event = document_event()
     target: Any = event
