@@ -43,9 +43,7 @@ _UTF8_CHARSETS = frozenset({"", "utf-8", "utf8", "us-ascii", "ascii"})
 Extensions = dict[str, str | int | bool]
 
 
-def required_text(
-    attributes: dict[str, Any], name: str, *, max_length: int, prefix: str, faults: list[Fault]
-) -> str:
+def required_text(attributes: dict[str, Any], name: str, *, max_length: int, prefix: str, faults: list[Fault]) -> str:
     """A String that every CloudEvent has."""
     if attributes.get(name) is None:
         faults.append(Fault(f"{prefix}{name}", f'missing; every CloudEvent has "{name}"'))
@@ -53,9 +51,7 @@ def required_text(
     return optional_text(attributes, name, max_length=max_length, prefix=prefix, faults=faults)
 
 
-def optional_text(
-    attributes: dict[str, Any], name: str, *, max_length: int, prefix: str, faults: list[Fault]
-) -> str:
+def optional_text(attributes: dict[str, Any], name: str, *, max_length: int, prefix: str, faults: list[Fault]) -> str:
     """A String, empty if absent. null is absent (JSON event format 1.0.2, section 2.2)."""
     value = attributes.get(name)
     if value is None:
@@ -78,9 +74,7 @@ def readable_text(attributes: dict[str, Any], name: str, *, max_length: int) -> 
 
 def dataschema(attributes: dict[str, Any], *, prefix: str, faults: list[Fault]) -> str:
     """The URI of the schema of `data`."""
-    value = optional_text(
-        attributes, "dataschema", max_length=MAX_DATASCHEMA_LENGTH, prefix=prefix, faults=faults
-    )
+    value = optional_text(attributes, "dataschema", max_length=MAX_DATASCHEMA_LENGTH, prefix=prefix, faults=faults)
     if value and not _ABSOLUTE_URI(value):
         faults.append(Fault(f"{prefix}dataschema", f"{kind(value)}; must be an absolute URI, or left out"))
     return value
@@ -131,9 +125,7 @@ def extensions(attributes: dict[str, Any], *, prefix: str, faults: list[Fault]) 
     if not names:
         return {}
     if len(names) > MAX_EXTENSIONS:
-        problem = (
-            f"{len(names)} extension attributes; at most {MAX_EXTENSIONS} are kept, put the rest into data"
-        )
+        problem = f"{len(names)} extension attributes; at most {MAX_EXTENSIONS} are kept, put the rest into data"
         faults.append(Fault("", problem))
         return {}
     found: Extensions = {}

@@ -60,6 +60,4 @@ def build_arguments(environment: Mapping[str, str], *, secrets: Iterable[str]) -
 
 
 def _invalid(name: str, problem: str) -> PermanentError:
-    return PermanentError(
-        reason="EnvironmentInvalid", message=f"data.parameters.environment[{name[:64]!r}]: {problem}"
-    )
+    return PermanentError(reason="EnvironmentInvalid", message=f"data.parameters.environment[{name[:64]!r}]: {problem}")

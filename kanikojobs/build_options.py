@@ -115,9 +115,7 @@ class BuildOptions:
                     raise ValueError(f"{name}: {error}") from None
         for argument in self.secret_environment:
             if not is_name(argument) or is_reserved(argument):
-                raise ValueError(
-                    f"secret_environment: {argument!r} may not be set in a container; choose another name"
-                )
+                raise ValueError(f"secret_environment: {argument!r} may not be set in a container; choose another name")
         for argument in self.kaniko_arguments:
             if not argument.startswith("--"):
                 raise ValueError(f"kaniko_arguments: {argument!r} must have the form --flag=value")

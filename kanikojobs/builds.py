@@ -37,9 +37,7 @@ class Build:
 
     @property
     def kubernetes_name(self) -> str:
-        return kubernetes_name(
-            source=self.source, event_id=self.event_id, number=self.number, job_name=self.job_name
-        )
+        return kubernetes_name(source=self.source, event_id=self.event_id, number=self.number, job_name=self.job_name)
 
     def placeholders(self) -> dict[str, str]:
         """What the templates of image names may use; see `kanikojobs.destination.PLACEHOLDERS`."""

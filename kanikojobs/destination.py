@@ -34,9 +34,12 @@ def check_template(template: str, *, tagged: bool) -> None:
     """Raises `ValueError` saying what is wrong with a template for images (`tagged`) or for a cache's
     repository."""
     try:
-        fields = [field for _, field, _, _ in Formatter().parse(template) if field is not None]
+        parts = [part for part in Formatter().parse(template) if part[1] is not None]
     except ValueError as error:
         raise ValueError(f"{template!r}: {error}") from None
+    if any(specification or conversion for _, _, specification, conversion in parts):
+        raise ValueError(f"{template!r}: a placeholder is a name in braces, with no ! or : in it")
+    fields = [field or "" for _, field, _, _ in parts]
     unknown = sorted({field for field in fields if field not in PLACEHOLDERS})
     if unknown:
         known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
@@ -59,9 +62,7 @@ def fill(template: str, *, values: Mapping[str, str], tagged: bool) -> str:
     empty = sorted(name for name in needed if not values[name])
     if empty:
         raise _invalid(f"the template {template} needs {{{empty[0]}}}, which this event does not have")
-    return _checked(
-        template.format(**{name: image_component(value) for name, value in values.items()}), tagged=tagged
-    )
+    return _checked(template.format(**{name: image_component(value) for name, value in values.items()}), tagged=tagged)
 
 
 def _checked(reference: str, *, tagged: bool) -> str:
@@ -71,9 +72,7 @@ def _checked(reference: str, *, tagged: bool) -> str:
     if tagged != bool(tag):
         raise _invalid(f"{reference} must end with a :tag" if tagged else f"{reference} must not have a :tag")
     if not _REPOSITORY.fullmatch(repository) or len(repository) > 255 or (tag and not _TAG.fullmatch(tag)):
-        raise _invalid(
-            f"{reference} is not an image reference (host/lower-case/path:tag, at most 255 characters)"
-        )
+        raise _invalid(f"{reference} is not an image reference (host/lower-case/path:tag, at most 255 characters)")
     return reference
 
 

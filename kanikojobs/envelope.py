@@ -70,9 +70,7 @@ def refuse_others(given: dict[str, Any], *, rules: Rules) -> None:
         raise NotOurs(type=type_, source=source)
 
 
-def start_event(
-    given: dict[str, Any], *, data: Any, prefix: str, rules: Rules, faults: list[Fault]
-) -> StartEvent:
+def start_event(given: dict[str, Any], *, data: Any, prefix: str, rules: Rules, faults: list[Fault]) -> StartEvent:
     """The event of the attributes `given` and `data`, after `refuse_others`.
 
     Raises `InvalidEvent` with the faults so far and all that it finds itself.
@@ -81,13 +79,9 @@ def start_event(
         given, "id", max_length=attributes.MAX_EVENT_ID_LENGTH, prefix=prefix, faults=faults
     )
     if given.get("source") != rules.event_source:
-        attributes.required_text(
-            given, "source", max_length=attributes.MAX_SOURCE_LENGTH, prefix=prefix, faults=faults
-        )
+        attributes.required_text(given, "source", max_length=attributes.MAX_SOURCE_LENGTH, prefix=prefix, faults=faults)
     if given.get("type") != rules.event_type:
-        attributes.required_text(
-            given, "type", max_length=attributes.MAX_TYPE_LENGTH, prefix=prefix, faults=faults
-        )
+        attributes.required_text(given, "type", max_length=attributes.MAX_TYPE_LENGTH, prefix=prefix, faults=faults)
     specversion = given.get("specversion")
     if specversion != SPECVERSION:
         found = "missing" if specversion is None else kind(specversion)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is wrong with an event: where it is (a JSON path, or a header's name) and what to write instead."""
+    """One thing that is wrong with an event: where it is (JSON path or header) and what to write instead."""
 
     path: str
     problem: str
@@ -42,7 +42,7 @@ class NotOurs(Exception):
 
 
 class CreationError(Exception):
-    """A Kubernetes Job could not be created. `reason` is CamelCase as in Kubernetes conditions, `message` a sentence."""
+    """A Job could not be created. `reason` is CamelCase as in Kubernetes conditions, `message` a sentence."""
 
     def __init__(self, *, reason: str, message: str, http_status: int | None = None) -> None:
         self.reason = reason

@@ -94,9 +94,7 @@ def read(data: dict[str, Any], *, event_id: str, rules: Rules, faults: list[Faul
     if not isinstance(parameters, dict):
         faults.append(Fault("data.parameters", _wanted(parameters, "an object with a source_url")))
         parameters = {"source_url": "unknown"}
-    inner_priority = _priority(
-        parameters, "data.parameters.priority", default=DEFAULT_PRIORITY, faults=faults
-    )
+    inner_priority = _priority(parameters, "data.parameters.priority", default=DEFAULT_PRIORITY, faults=faults)
     return JobStart(
         third_party_id=third_party_id,
         parser_id=parser_id,
@@ -181,9 +179,7 @@ def _environment(parameters: dict[str, Any], *, faults: list[Fault]) -> dict[str
         faults.append(Fault(path, f"{kind(environment)}; must be an object of names and strings"))
         return {}
     if len(environment) > MAX_ENVIRONMENT_VARIABLES:
-        faults.append(
-            Fault(path, f"{len(environment)} variables; at most {MAX_ENVIRONMENT_VARIABLES} are passed on")
-        )
+        faults.append(Fault(path, f"{len(environment)} variables; at most {MAX_ENVIRONMENT_VARIABLES} are passed on"))
         return {}
     length = 0
     for name, value in environment.items():
@@ -199,7 +195,5 @@ def _environment(parameters: dict[str, Any], *, faults: list[Fault]) -> dict[str
         else:
             length += len(name) + len(value)
     if length > MAX_ENVIRONMENT_LENGTH:
-        faults.append(
-            Fault(path, f"{length} characters in all; at most {MAX_ENVIRONMENT_LENGTH} are passed on")
-        )
+        faults.append(Fault(path, f"{length} characters in all; at most {MAX_ENVIRONMENT_LENGTH} are passed on"))
     return environment

@@ -55,8 +55,7 @@ def job_manifest(*, build: Build, options: BuildOptions) -> dict[str, Any]:
         "spec": {
             # Kubernetes counts from the Job's start, so waiting for a node and fetching the source are in it;
             # an operator of a crowded cluster adds an allowance for that.
-            "activeDeadlineSeconds": min(build.build_timeout, options.max_build_timeout)
-            + options.deadline_allowance,
+            "activeDeadlineSeconds": min(build.build_timeout, options.max_build_timeout) + options.deadline_allowance,
             "backoffLimit": options.backoff_limit,
             # An eviction or a drained node is nobody's failed build: the pod is replaced and not counted.
             "podFailurePolicy": {
@@ -85,9 +84,7 @@ def _check(build: Build, *, options: BuildOptions) -> None:
         )
     for name, quantity in (("memory", build.memory), ("cpu", build.cpu)):
         if quantity and not is_quantity(quantity):
-            raise PermanentError(
-                reason="ResourcesInvalid", message=f"{name}: not a quantity such as 500m, 2 or 4Gi"
-            )
+            raise PermanentError(reason="ResourcesInvalid", message=f"{name}: not a quantity such as 500m, 2 or 4Gi")
     parts = build.dockerfile.split("/")
     if build.dockerfile and ({"", ".", ".."} & set(parts) or not build.dockerfile.isprintable()):
         raise PermanentError(
@@ -104,9 +101,7 @@ def _pod(build: Build, *, source: Source, image: str, options: BuildOptions) -> 
         volumes.append({"name": "source", "emptyDir": {"sizeLimit": size}})
     if options.registry_secret:
         items = [{"key": ".dockerconfigjson", "path": "config.json"}]
-        volumes.append(
-            {"name": "registry", "secret": {"secretName": options.registry_secret, "items": items}}
-        )
+        volumes.append({"name": "registry", "secret": {"secretName": options.registry_secret, "items": items}})
     if options.bucket_secret and source.kind is SourceKind.GS:
         volumes.append({"name": "bucket", "secret": {"secretName": options.bucket_secret}})
     pod: dict[str, Any] = {

@@ -36,10 +36,10 @@ class JobStartEvent(models.Model):
     source = models.CharField(max_length=512, help_text="CloudEvents attribute `source`.")
     type = models.CharField(max_length=256, help_text="CloudEvents attribute `type`.")
     specversion = models.CharField(max_length=8)
-    subject = models.CharField(max_length=1024, null=True, blank=True)
+    subject = models.CharField(max_length=512, blank=True)
     time = models.DateTimeField(null=True, blank=True, help_text="When the sender says that it happened.")
-    datacontenttype = models.CharField(max_length=256, null=True, blank=True)
-    dataschema = models.CharField(max_length=1024, null=True, blank=True)
+    datacontenttype = models.CharField(max_length=256, blank=True)
+    dataschema = models.CharField(max_length=2048, blank=True)
     extensions = models.JSONField(default=dict, db_default={}, help_text="CloudEvents extension attributes.")
     data = models.JSONField(help_text="All that was sent as `data`, unknown fields too.")
 
@@ -75,9 +75,7 @@ class JobStartEvent(models.Model):
                 name="event_priority_1_to_10",
             ),
             models.CheckConstraint(condition=Q(build_timeout__gte=1), name="event_build_timeout_at_least_1s"),
-            models.CheckConstraint(
-                condition=Q(origin__in=["queue", "direct", "replay"]), name="event_origin_known"
-            ),
+            models.CheckConstraint(condition=Q(origin__in=["queue", "direct", "replay"]), name="event_origin_known"),
             models.CheckConstraint(condition=Q(times_seen__gte=1), name="event_times_seen_at_least_1"),
         ]
         indexes = [
@@ -221,7 +219,8 @@ class KanikoJob(models.Model):
                 name="kanikojob_finished_has_its_time",
             ),
             models.CheckConstraint(
-                condition=~Q(state__in=HAS_A_UID) | Q(job_uid__isnull=False), name="kanikojob_created_has_a_uid"
+                condition=~Q(state__in=HAS_A_UID) | Q(job_uid__isnull=False),
+                name="kanikojob_created_has_a_uid",
             ),
             models.CheckConstraint(
                 condition=Q(state=State.CREATING, claim__isnull=False, leased_until__isnull=False)
@@ -271,9 +270,7 @@ class JobAttempt(models.Model):
     id = models.BigAutoField(primary_key=True)
     kaniko_job = models.ForeignKey(KanikoJob, on_delete=models.CASCADE, related_name="attempts", db_index=False)
     number = models.PositiveIntegerField()
-    outcome = models.CharField(
-        max_length=16, choices=Outcome, default=Outcome.STARTED, db_default=Outcome.STARTED
-    )
+    outcome = models.CharField(max_length=16, choices=Outcome, default=Outcome.STARTED, db_default=Outcome.STARTED)
     http_status = models.PositiveSmallIntegerField("HTTP status", null=True, blank=True)
     reason = models.CharField(max_length=64, blank=True, db_default="")
     message = models.TextField(blank=True, db_default="")
@@ -287,9 +284,7 @@ class JobAttempt(models.Model):
             models.UniqueConstraint(fields=["kaniko_job", "number"], name="attempt_number_once_per_kanikojob"),
             models.CheckConstraint(condition=Q(number__gte=1), name="attempt_number_at_least_1"),
             models.CheckConstraint(
-                condition=Q(
-                    outcome__in=["started", "created", "adopted", "retry", "refused", "unavailable", "lost"]
-                ),
+                condition=Q(outcome__in=["started", "created", "adopted", "retry", "refused", "unavailable", "lost"]),
                 name="attempt_outcome_known",
             ),
             models.CheckConstraint(
@@ -342,8 +337,10 @@ class DeadLetter(models.Model):
     properties = models.JSONField(default=dict, db_default={}, help_text="AMQP properties, or the HTTP request.")
     body_hash = models.BinaryField(max_length=32, help_text="SHA-256 of the body.")
 
-    source = models.CharField(max_length=512, blank=True, db_default="", help_text="As far as it could be read.")
-    event_id = models.CharField(
+    ce_source = models.CharField(
+        "source", max_length=512, blank=True, db_default="", help_text="As far as it could be read."
+    )
+    ce_id = models.CharField(
         "event ID", max_length=256, blank=True, db_default="", help_text="As far as it could be read."
     )
     event = models.ForeignKey(
@@ -392,7 +389,7 @@ class DeadLetter(models.Model):
         indexes = [
             models.Index(fields=["state", "last_died_at"], name="deadletter_by_state"),
             models.Index(fields=["fingerprint", "last_died_at"], name="deadletter_by_fingerprint"),
-            models.Index(fields=["event_id"], condition=~Q(event_id=""), name="deadletter_event_id"),
+            models.Index(fields=["ce_id"], condition=~Q(ce_id=""), name="deadletter_event_id"),
         ]
 
     def __str__(self) -> str:

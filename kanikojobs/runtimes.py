@@ -47,9 +47,7 @@ def load_runtimes(*directories: Path) -> dict[str, Runtime]:
             text = path.read_text()
             head = {key: value.split() for key, value in _HEAD.findall(text)}
             if not all(head.get(key) for key in ("runtime", "versions", "default")):
-                raise ValueError(
-                    f"{path}: needs the lines '# runtime:', '# versions:' and '# default:' at its head"
-                )
+                raise ValueError(f"{path}: needs the lines '# runtime:', '# versions:' and '# default:' at its head")
             if head["default"][0] not in head["versions"]:
                 raise ValueError(f"{path}: its default is not among its versions")
             body = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
@@ -94,7 +92,5 @@ def advice(runtime: str, *, runtimes: Mapping[str, Runtime]) -> str:
     known = "; ".join(
         f"{name} {' '.join(found.versions)}" for name, found in sorted(runtimes.items()) if found.versions
     )
-    asked = (
-        "the event names no runtime" if not runtime else f'no template serves the runtime "{runtime[:64]}"'
-    )
+    asked = "the event names no runtime" if not runtime else f'no template serves the runtime "{runtime[:64]}"'
     return f"{asked} (there are: {known})"

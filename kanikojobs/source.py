@@ -99,8 +99,8 @@ def _from_host(parts: SplitResult, *, port: int | None, rules: SourceRules) -> S
     if path.endswith(_TARBALL_ENDINGS):
         return _tarball(parts, host=host, port=port, path=path, rules=rules)
     repository, rest = _split_repository(path, host=host)
-    if not all(_REPOSITORY_PART.fullmatch(part) and part not in ("..", ".") for part in repository):
-        raise invalid("the repository's path may have letters, digits and . _ ~ - only, without .. in it")
+    if not all(_REPOSITORY_PART.fullmatch(part) and part not in (".", "..", ".git") for part in repository):
+        raise invalid("the repository's path may have letters, digits and . _ ~ - only, no .. or .git by itself")
     name = "/".join(repository).removesuffix(".git")
     if not name:
         raise invalid(f"names no repository; write {_EXAMPLE}")
@@ -149,9 +149,7 @@ def _from_bucket(parts: SplitResult, *, port: int | None, rules: SourceRules) ->
     if port is not None or not _BUCKET.fullmatch(bucket):
         raise invalid("the bucket's name may have lower-case letters, digits and . _ - only")
     if not key.endswith(_TARBALL_ENDINGS):
-        raise invalid(
-            f"write {parts.scheme}://<bucket>/<path>.tar.gz: kaniko takes compressed tarballs from buckets"
-        )
+        raise invalid(f"write {parts.scheme}://<bucket>/<path>.tar.gz: kaniko takes compressed tarballs from buckets")
     _checked_path(key)
     rules.require_bucket(scheme=parts.scheme, bucket=bucket, key=key)
     return Source(
@@ -219,9 +217,7 @@ def _only_sub_path(fragment: str) -> str:
 def _checked_path(path: str) -> str:
     for segment in path.split("/"):
         if segment in ("", ".", "..", ".git") or segment.startswith("-"):
-            raise invalid(
-                "the folder must be a path inside the source, without .., .git or parts that begin with -"
-            )
+            raise invalid("the folder must be a path inside the source, without .., .git or parts that begin with -")
     return path
 
 

@@ -60,9 +60,7 @@ class SourceRules:
             return
         place = host if port is None else f"{host}:{port}"
         if is_internal(host):
-            raise not_allowed(
-                f"{place} is an internal address; if builds may reach it, {HOSTS_SETTING} must name it"
-            )
+            raise not_allowed(f"{place} is an internal address; if builds may reach it, {HOSTS_SETTING} must name it")
         listed = ", ".join((*self.allowed_hosts, *self.insecure_hosts)) or "nothing"
         raise not_allowed(f"{place} with this path is not allowed; {HOSTS_SETTING} lists {listed}")
 
@@ -88,6 +86,8 @@ def checked_host(name: str) -> str:
     host = name.lower()
     if ":" in host:
         try:
+            if "%" in host:
+                raise ValueError("a zone only means something on one machine")
             return str(ipaddress.IPv6Address(host))
         except ValueError:
             raise invalid("the host is not an IPv6 address") from None
@@ -95,9 +95,7 @@ def checked_host(name: str) -> str:
         try:
             return str(ipaddress.IPv4Address(host))
         except ValueError:
-            raise invalid(
-                "the host is an address in an unusual spelling; write four decimal numbers"
-            ) from None
+            raise invalid("the host is an address in an unusual spelling; write four decimal numbers") from None
     if len(host) > 253 or not _HOST_NAME.fullmatch(host):
         raise invalid("the host is not a host name (letters, digits, - and single dots between)")
     return host
@@ -110,9 +108,7 @@ def is_internal(host: str) -> bool:
         address = ipaddress.ip_address(host)
     except ValueError:
         parts = host.split(".")
-        return (
-            len(parts) == 1 or parts[-1] in _INTERNAL_NAMES or "svc" in parts or host.endswith(".home.arpa")
-        )
+        return len(parts) == 1 or parts[-1] in _INTERNAL_NAMES or "svc" in parts or host.endswith(".home.arpa")
     return not address.is_global
 
 

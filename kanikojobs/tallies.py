@@ -45,7 +45,7 @@ def add(increments: Mapping[str, Increment]) -> None:
     """
     if not increments:
         return
-    # One order for everybody (the ORDER BY): two transactions that lock the same rows the other way round would deadlock.
+    # One order for everybody (the ORDER BY): two that lock the same rows the other way round would deadlock.
     series = sorted(increments)
     shard = os.getpid() % SHARDS
     with connection.cursor() as cursor:

@@ -4,19 +4,27 @@ A value that cannot be read stops the start with a line that says what to write 
 that holds the value of `NAME`, as mounted Kubernetes and Docker secrets do.
 """
 
+import json
 import os
 import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
-T = TypeVar("T")
-
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-FLAGS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+FLAGS = {
+    "1": True,
+    "true": True,
+    "yes": True,
+    "on": True,
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+}
 
 
 class Environment:
@@ -114,6 +122,21 @@ class Environment:
                 continue
             pairs[key.strip()] = value.strip()
         return pairs
+
+    def json_list(self, name: str) -> list[dict[str, Any]]:
+        """A JSON list of objects, for what has no shorter form."""
+        text = self.text(name)
+        if not text:
+            return []
+        try:
+            value = json.loads(text)
+        except ValueError as error:
+            self.fault(f"{name} is not JSON: {error}.")
+            return []
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            self.fault(f'{name} is not a list of objects. Write for example [{{"key": "value"}}].')
+            return []
+        return value
 
 
 def _seconds(text: str) -> float | None:

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import dj_database_url
-from kanikojobs.logs import logging_settings
+from csp.constants import NONE, SELF
 
+from kanikojobs.logs import logging_settings
 from project.environment import Environment
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -23,7 +24,8 @@ if DEBUG:
     ALLOWED_HOSTS = env.items("DJANGO_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 else:
     SECRET_KEY = env.required(
-        "DJANGO_SECRET_KEY", write="Write at least 50 random characters, or name a file with them in DJANGO_SECRET_KEY_FILE."
+        "DJANGO_SECRET_KEY",
+        write="Write at least 50 random characters, or name a file with them in DJANGO_SECRET_KEY_FILE.",
     )
     ALLOWED_HOSTS = env.items("DJANGO_ALLOWED_HOSTS")
     if not ALLOWED_HOSTS:
@@ -32,13 +34,14 @@ CSRF_TRUSTED_ORIGINS = env.items("DJANGO_CSRF_TRUSTED_ORIGINS")
 
 INSTALLED_APPS = [
     "kanikojobs",
-    "kanikojobs.admin.apps.KanikoJobsAdminConfig",
+    "project.apps.ProjectAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "django.contrib.postgres",
+    "csp",
     "django_prometheus",
     "django_q",
     "rest_framework",
@@ -51,7 +54,7 @@ MIDDLEWARE = [
     "django_prometheus.middleware.PrometheusBeforeMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "kanikojobs.security.ContentSecurityPolicyMiddleware",
+    "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -102,6 +105,19 @@ SECURE_HSTS_SECONDS = env.integer("DJANGO_SECURE_HSTS_SECONDS", 0)
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = env.flag("DJANGO_SECURE_COOKIES", not DEBUG)
 SESSION_COOKIE_AGE = 12 * 3600
 X_FRAME_OPTIONS = "DENY"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [NONE],
+        "script-src": [SELF],
+        "style-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "font-src": [SELF],
+        "connect-src": [SELF],
+        "form-action": [SELF],
+        "frame-ancestors": [NONE],
+        "base-uri": [NONE],
+    }
+}
 SECURE_REFERRER_POLICY = "same-origin"
 
 # --- Postgres ---------------------------------------------------------------------------------------------------
@@ -111,7 +127,7 @@ DATABASES: dict = {"default": {"ENGINE": "django.db.backends.postgresql"}}
 if _database_url:
     try:
         # Persistent connections: with a new one per task Django-Q2 does a fifth of the work (README, "Speed").
-        DATABASES["default"] = dict(dj_database_url.parse(_database_url, conn_max_age=None))  # type: ignore[arg-type]
+        DATABASES["default"] = dict(dj_database_url.parse(_database_url, conn_max_age=None))
     except (ValueError, dj_database_url.ParseError) as error:
         # The error is not repeated whole: it can quote the password.
         env.fault(
@@ -119,7 +135,9 @@ if _database_url:
             "Write for example postgres://user:password@host:5432/kanikojobs, with special characters percent-encoded."
         )
     if DATABASES["default"]["ENGINE"] != "django.db.backends.postgresql":
-        env.fault("DATABASE_URL is not for PostgreSQL, which this needs. Write postgres://user:password@host:5432/name.")
+        env.fault(
+            "DATABASE_URL is not for PostgreSQL, which this needs. Write postgres://user:password@host:5432/name."
+        )
 DATABASES["default"].setdefault("OPTIONS", {})
 DATABASES["default"]["OPTIONS"].setdefault("application_name", f"kanikojobs {Path(sys.argv[0]).name}"[:63])
 DATABASES["default"]["OPTIONS"].setdefault("connect_timeout", 5)
@@ -131,6 +149,7 @@ RABBITMQ_URL = env.text("RABBITMQ_URL")
 KANIKOJOBS_QUEUE = env.text("KANIKOJOBS_QUEUE", "kaniko-jobs")
 KANIKOJOBS_DLQ = env.text("KANIKOJOBS_DLQ", "kaniko-jobs.dlq")
 KANIKOJOBS_DLX = env.text("KANIKOJOBS_DLX", "dlx")
+KANIKOJOBS_EXCHANGE = env.text("KANIKOJOBS_EXCHANGE", "amq.topic")
 KANIKOJOBS_MESSAGE_TTL_MS = env.integer("KANIKOJOBS_MESSAGE_TTL_MS", 86_400_000, least=1)
 KANIKOJOBS_MAX_LENGTH = env.integer("KANIKOJOBS_MAX_LENGTH", 10_000, least=1)
 KANIKOJOBS_OVERFLOW = env.choice("KANIKOJOBS_OVERFLOW", "drop-head", ("drop-head", "reject-publish"))
@@ -155,12 +174,16 @@ KANIKOJOBS_RETRY_DELAY = env.duration("KANIKOJOBS_RETRY_DELAY", "100ms", least="
 KANIKOJOBS_MAX_QUEUE_SIZE = env.integer("KANIKOJOBS_MAX_QUEUE_SIZE", 100, least=1)
 KANIKOJOBS_TASK_TIMEOUT = env.duration("KANIKOJOBS_TASK_TIMEOUT", "60s", least="5s")
 KANIKOJOBS_LEASE = env.duration("KANIKOJOBS_LEASE", "90s", least="5s")
+# Kaniko Jobs per task: a worker commits once for all of a task's, so larger ones cost less and finish later.
+KANIKOJOBS_TASK_SIZE = 8
+KANIKOJOBS_CLAIM_SIZE = max(1, min(KANIKOJOBS_MAX_QUEUE_SIZE // 2, KANIKOJOBS_WORKER_COUNT * KANIKOJOBS_TASK_SIZE))
 Q_CLUSTER = {
     "name": "kanikojobs",
     "broker_class": "kanikojobs.queue.KanikoJobBroker",
     "orm": "default",
     "workers": KANIKOJOBS_WORKER_COUNT,
-    "queue_limit": KANIKOJOBS_MAX_QUEUE_SIZE,
+    # In tasks. With the claim that waits to be queued, a cluster holds up to KANIKOJOBS_MAX_QUEUE_SIZE Kaniko Jobs.
+    "queue_limit": max(1, (KANIKOJOBS_MAX_QUEUE_SIZE - KANIKOJOBS_CLAIM_SIZE) // KANIKOJOBS_TASK_SIZE),
     "timeout": int(KANIKOJOBS_TASK_TIMEOUT.total_seconds()),
     "retry": int(KANIKOJOBS_LEASE.total_seconds()),
     # A task that fails is not run for ever: what may be tried again is decided and kept in our own rows.
@@ -180,6 +203,43 @@ KUBECONFIG = env.text("KUBECONFIG")
 KANIKOJOBS_NAMESPACE = env.text("KANIKOJOBS_NAMESPACE", "kaniko-builds")
 KANIKOJOBS_KUBERNETES_TIMEOUT = env.duration("KANIKOJOBS_KUBERNETES_TIMEOUT", "10s", least="100ms")
 
+# --- The build: what `kanikojobs.manifest` puts into every Job ------------------------------------------------------
+
+KANIKOJOBS_KANIKO_IMAGE = env.text("KANIKOJOBS_KANIKO_IMAGE")
+KANIKOJOBS_SOURCE_IMAGE = env.text("KANIKOJOBS_SOURCE_IMAGE")
+KANIKOJOBS_BASE_REGISTRY = env.text("KANIKOJOBS_BASE_REGISTRY")
+KANIKOJOBS_RUNTIMES = env.text("KANIKOJOBS_RUNTIMES")
+KANIKOJOBS_DESTINATION = env.text(
+    "KANIKOJOBS_DESTINATION", "registry:5000/{third_party_id}/{parser_id}:{correlation_id}"
+)
+KANIKOJOBS_ALLOWED_HOSTS = env.items("KANIKOJOBS_ALLOWED_HOSTS", "github.com,gitlab.com,bitbucket.org")
+KANIKOJOBS_INSECURE_HOSTS = env.items("KANIKOJOBS_INSECURE_HOSTS")
+KANIKOJOBS_ALLOWED_BUCKETS = env.items("KANIKOJOBS_ALLOWED_BUCKETS")
+KANIKOJOBS_REGISTRY_SECRET = env.text("KANIKOJOBS_REGISTRY_SECRET")
+KANIKOJOBS_GIT_SECRETS = env.mapping("KANIKOJOBS_GIT_SECRETS")
+KANIKOJOBS_BUCKET_SECRET = env.text("KANIKOJOBS_BUCKET_SECRET")
+KANIKOJOBS_SECRET_ENVIRONMENT = env.mapping("KANIKOJOBS_SECRET_ENVIRONMENT")
+KANIKOJOBS_BUILD_ENVIRONMENT = env.mapping("KANIKOJOBS_BUILD_ENVIRONMENT")
+KANIKOJOBS_CACHE = env.flag("KANIKOJOBS_CACHE", True)
+KANIKOJOBS_CACHE_REPO = env.text("KANIKOJOBS_CACHE_REPO")
+KANIKOJOBS_REGISTRY_MIRRORS = env.items("KANIKOJOBS_REGISTRY_MIRRORS")
+KANIKOJOBS_INSECURE_REGISTRIES = env.items("KANIKOJOBS_INSECURE_REGISTRIES")
+KANIKOJOBS_SKIP_TLS_VERIFY_REGISTRIES = env.items("KANIKOJOBS_SKIP_TLS_VERIFY_REGISTRIES")
+KANIKOJOBS_KANIKO_ARGUMENTS = env.items("KANIKOJOBS_KANIKO_ARGUMENTS")
+KANIKOJOBS_BUILD_RESOURCES = env.mapping("KANIKOJOBS_BUILD_RESOURCES")
+KANIKOJOBS_SOURCE_RESOURCES = env.mapping("KANIKOJOBS_SOURCE_RESOURCES")
+KANIKOJOBS_DEADLINE_ALLOWANCE = int(env.duration("KANIKOJOBS_DEADLINE_ALLOWANCE", "0s").total_seconds())
+KANIKOJOBS_JOB_TTL = int(env.duration("KANIKOJOBS_JOB_TTL", "1h").total_seconds())
+KANIKOJOBS_BACKOFF_LIMIT = env.integer("KANIKOJOBS_BACKOFF_LIMIT", 0)
+KANIKOJOBS_SERVICE_ACCOUNT = env.text("KANIKOJOBS_SERVICE_ACCOUNT", "kaniko-builder")
+KANIKOJOBS_IMAGE_PULL_SECRETS = env.items("KANIKOJOBS_IMAGE_PULL_SECRETS")
+KANIKOJOBS_PRIORITY_CLASSES = env.mapping("KANIKOJOBS_PRIORITY_CLASSES")
+KANIKOJOBS_NODE_SELECTOR = env.mapping("KANIKOJOBS_NODE_SELECTOR")
+KANIKOJOBS_TOLERATIONS = env.json_list("KANIKOJOBS_TOLERATIONS")
+KANIKOJOBS_RUNTIME_CLASS = env.text("KANIKOJOBS_RUNTIME_CLASS")
+KANIKOJOBS_KUEUE_QUEUE = env.text("KANIKOJOBS_KUEUE_QUEUE")
+KANIKOJOBS_USER_NAMESPACES = env.flag("KANIKOJOBS_USER_NAMESPACES", False)
+
 # --- Seen: REST -------------------------------------------------------------------------------------------------
 
 REST_FRAMEWORK = {
@@ -193,7 +253,10 @@ REST_FRAMEWORK = {
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-    "DEFAULT_THROTTLE_CLASSES": ["rest_framework.throttling.UserRateThrottle", "rest_framework.throttling.AnonRateThrottle"],
+    "DEFAULT_THROTTLE_CLASSES": [
+        "rest_framework.throttling.UserRateThrottle",
+        "rest_framework.throttling.AnonRateThrottle",
+    ],
     "DEFAULT_THROTTLE_RATES": {
         "user": env.text("KANIKOJOBS_API_RATE", "600/min"),
         "anon": env.text("KANIKOJOBS_API_ANON_RATE", "60/min"),

@@ -1,0 +1,102 @@
+"""The views: `/async-jobs/stats`, and the lists with their items, newest first by cursor."""
+
+from typing import Any
+
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema
+from rest_framework import viewsets
+from rest_framework.pagination import CursorPagination
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.serializers import BaseSerializer
+from rest_framework.views import APIView
+
+from kanikojobs import stats
+from kanikojobs.api import serializers
+from kanikojobs.api.permissions import MayView, StatsForAll
+from kanikojobs.models import DeadLetter, JobStartEvent, KanikoJob
+
+
+class StatsView(APIView):
+    """Is it healthy, is it behind, what fails: the numbers of the admin's home in one cheap call.
+
+    Without credentials it answers the six flat keys that the system's first version had. With the permission to
+    view Kaniko Jobs it answers everything.
+    """
+
+    permission_classes = (StatsForAll,)
+
+    @extend_schema(responses=OpenApiTypes.OBJECT, tags=["stats"])
+    def get(self, request: Request) -> Response:
+        if MayView().has_permission(request, self):
+            return Response(stats.everything())
+        return Response(stats.first_version())
+
+
+class NewestFirst(CursorPagination):
+    """By primary key, which an index has in order: any page of any list costs the same."""
+
+    ordering = "-id"
+    page_size = 50
+    page_size_query_param = "page_size"
+    max_page_size = 500
+
+
+class ListAndItem(viewsets.ReadOnlyModelViewSet[Any]):
+    """A list and its items; the item has more than the list's rows."""
+
+    pagination_class = NewestFirst
+    detail_serializer_class: type[BaseSerializer[Any]]
+
+    def get_serializer_class(self) -> type[BaseSerializer[Any]]:
+        return self.detail_serializer_class if self.action == "retrieve" else super().get_serializer_class()
+
+
+class EventViewSet(ListAndItem):
+    """Job start events as they arrived."""
+
+    queryset = JobStartEvent.objects.all()
+    serializer_class = serializers.JobStartEventSerializer
+    detail_serializer_class = serializers.JobStartEventDetailSerializer
+    filterset_fields = {
+        "event_id": ["exact"],
+        "third_party_id": ["exact"],
+        "parser_id": ["exact"],
+        "correlation_id": ["exact"],
+        "origin": ["exact"],
+        "priority": ["exact", "lte", "gte"],
+        "received_at": ["gte", "lt"],
+    }
+
+
+class KanikoJobViewSet(ListAndItem):
+    """Kaniko Jobs: one row is one Kubernetes Job."""
+
+    queryset = KanikoJob.objects.all()
+    serializer_class = serializers.KanikoJobSerializer
+    detail_serializer_class = serializers.KanikoJobDetailSerializer
+    filterset_fields = {
+        "state": ["exact", "in"],
+        "reason": ["exact"],
+        "name": ["exact"],
+        "event": ["exact"],
+        "third_party_id": ["exact"],
+        "parser_id": ["exact"],
+        "queued_at": ["gte", "lt"],
+    }
+
+
+class DeadLetterViewSet(ListAndItem):
+    """What could not be used, with all the evidence."""
+
+    queryset = DeadLetter.objects.all()
+    serializer_class = serializers.DeadLetterSerializer
+    detail_serializer_class = serializers.DeadLetterDetailSerializer
+    filterset_fields = {
+        "cause": ["exact", "in"],
+        "state": ["exact"],
+        "fingerprint": ["exact"],
+        "ce_id": ["exact"],
+        "first_died_at": ["gte", "lt"],
+        "last_died_at": ["gte", "lt"],
+    }

@@ -1,0 +1,98 @@
+"""The operator's settings about builds as the value that the manifest is made from."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.signals import setting_changed
+
+from kanikojobs.build_options import BuildOptions, Resources, SecretKey
+from kanikojobs.runtimes import DIRECTORY, load_runtimes
+from kanikojobs.source_rules import SourceRules
+
+# A setting that is empty leaves the default of the field to `BuildOptions`.
+_TEXTS = {
+    "kaniko_image": "KANIKOJOBS_KANIKO_IMAGE",
+    "source_image": "KANIKOJOBS_SOURCE_IMAGE",
+    "base_registry": "KANIKOJOBS_BASE_REGISTRY",
+    "registry_secret": "KANIKOJOBS_REGISTRY_SECRET",
+    "bucket_secret": "KANIKOJOBS_BUCKET_SECRET",
+    "cache_repo": "KANIKOJOBS_CACHE_REPO",
+    "service_account": "KANIKOJOBS_SERVICE_ACCOUNT",
+    "runtime_class": "KANIKOJOBS_RUNTIME_CLASS",
+    "kueue_queue": "KANIKOJOBS_KUEUE_QUEUE",
+}
+_LISTS = {
+    "registry_mirrors": "KANIKOJOBS_REGISTRY_MIRRORS",
+    "insecure_registries": "KANIKOJOBS_INSECURE_REGISTRIES",
+    "skip_tls_verify_registries": "KANIKOJOBS_SKIP_TLS_VERIFY_REGISTRIES",
+    "kaniko_arguments": "KANIKOJOBS_KANIKO_ARGUMENTS",
+    "image_pull_secrets": "KANIKOJOBS_IMAGE_PULL_SECRETS",
+    "tolerations": "KANIKOJOBS_TOLERATIONS",
+}
+
+
+@cache
+def build_options() -> BuildOptions:
+    """The options that the settings ask for. Raises `ValueError` that names the field which cannot work."""
+    given: dict[str, Any] = {
+        field: getattr(settings, name) for field, name in _TEXTS.items() if getattr(settings, name)
+    }
+    given |= {field: tuple(getattr(settings, name)) for field, name in _LISTS.items()}
+    if settings.KANIKOJOBS_RUNTIMES:
+        given["runtimes"] = load_runtimes(DIRECTORY, Path(settings.KANIKOJOBS_RUNTIMES))
+    for field, overrides in (
+        ("build_resources", settings.KANIKOJOBS_BUILD_RESOURCES),
+        ("source_resources", settings.KANIKOJOBS_SOURCE_RESOURCES),
+    ):
+        default = BuildOptions.__dataclass_fields__[field].default
+        values = {key: getattr(default, key) for key in Resources.__slots__}
+        if unknown := sorted(set(overrides) - set(values)):
+            raise ValueError(f"{field}: {unknown[0]!r} is not known; write {', '.join(values)}")
+        given[field] = Resources(**(values | overrides))
+    return BuildOptions(
+        namespace=settings.KANIKOJOBS_NAMESPACE,
+        destination=settings.KANIKOJOBS_DESTINATION,
+        source_rules=SourceRules(
+            allowed_hosts=tuple(settings.KANIKOJOBS_ALLOWED_HOSTS),
+            insecure_hosts=tuple(settings.KANIKOJOBS_INSECURE_HOSTS),
+            allowed_buckets=tuple(settings.KANIKOJOBS_ALLOWED_BUCKETS),
+        ),
+        git_secrets=settings.KANIKOJOBS_GIT_SECRETS,
+        secret_environment={
+            argument: _secret_key(argument, reference)
+            for argument, reference in settings.KANIKOJOBS_SECRET_ENVIRONMENT.items()
+        },
+        environment=settings.KANIKOJOBS_BUILD_ENVIRONMENT,
+        cache=settings.KANIKOJOBS_CACHE,
+        max_build_timeout=settings.KANIKOJOBS_MAX_BUILD_TIMEOUT,
+        deadline_allowance=settings.KANIKOJOBS_DEADLINE_ALLOWANCE,
+        ttl_seconds_after_finished=settings.KANIKOJOBS_JOB_TTL,
+        backoff_limit=settings.KANIKOJOBS_BACKOFF_LIMIT,
+        priority_classes={_priority(key): name for key, name in settings.KANIKOJOBS_PRIORITY_CLASSES.items()},
+        node_selector=settings.KANIKOJOBS_NODE_SELECTOR,
+        user_namespaces=settings.KANIKOJOBS_USER_NAMESPACES,
+        **given,
+    )
+
+
+def _secret_key(argument: str, reference: str) -> SecretKey:
+    secret, slash, key = reference.partition("/")
+    if not slash or not secret or not key:
+        raise ValueError(f"secret_environment: {argument}={reference} is not ARGUMENT=secret/key")
+    return SecretKey(secret=secret, key=key)
+
+
+def _priority(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 10:
+        raise ValueError(f"priority_classes: {text!r} is not a priority from 1 to 10")
+    return int(text)
+
+
+def _forget(*, setting: str, **_: Any) -> None:
+    if setting.startswith("KANIKOJOBS_"):
+        build_options.cache_clear()
+
+
+setting_changed.connect(_forget)

@@ -1,0 +1,108 @@
+"""System checks: what only shows when settings are put together. Each has an id and a hint of what to write.
+
+`kanikojobs.E001` is not here: a value that cannot be read at all stops the start (`project.environment`).
+"""
+
+from typing import Any
+
+from django.conf import settings
+from django.core import checks
+
+from kanikojobs.build_settings import build_options
+
+
+def register_all() -> None:
+    checks.register(check_timeouts)
+    checks.register(check_rabbitmq_url)
+    checks.register(check_build_options)
+    checks.register(check_sink_token, deploy=True)
+    checks.register(check_metrics_token, deploy=True)
+
+
+def check_timeouts(**_: Any) -> list[checks.CheckMessage]:
+    found: list[checks.CheckMessage] = []
+    timeout, lease = settings.KANIKOJOBS_TASK_TIMEOUT, settings.KANIKOJOBS_LEASE
+    cluster: dict[str, Any] = settings.Q_CLUSTER
+    if lease <= timeout:
+        found.append(
+            checks.Error(
+                f"KANIKOJOBS_LEASE ({lease.total_seconds():g}s) is not longer than "
+                f"KANIKOJOBS_TASK_TIMEOUT ({timeout.total_seconds():g}s).",
+                hint="A row would be claimed again while its first worker may still be at it. "
+                f"Write a lease of at least {timeout.total_seconds() * 1.5:g}s.",
+                id="kanikojobs.E002",
+            )
+        )
+    if cluster["retry"] <= cluster["timeout"]:
+        found.append(
+            checks.Error(
+                f"Django-Q2's retry ({cluster['retry']}s) is not longer than its timeout ({cluster['timeout']}s).",
+                hint="Django-Q2 would run a task again while it still runs. "
+                "Make KANIKOJOBS_LEASE longer than KANIKOJOBS_TASK_TIMEOUT.",
+                id="kanikojobs.E003",
+            )
+        )
+    api = settings.KANIKOJOBS_KUBERNETES_TIMEOUT
+    if timeout < 4 * api:
+        found.append(
+            checks.Error(
+                f"KANIKOJOBS_TASK_TIMEOUT ({timeout.total_seconds():g}s) is shorter than four times "
+                f"KANIKOJOBS_KUBERNETES_TIMEOUT ({api.total_seconds():g}s).",
+                hint="A worker would be killed while it waits for the API server. "
+                f"Write a task timeout of at least {4 * api.total_seconds():g}s, or a shorter Kubernetes timeout.",
+                id="kanikojobs.E004",
+            )
+        )
+    return found
+
+
+def check_rabbitmq_url(**_: Any) -> list[checks.CheckMessage]:
+    if settings.RABBITMQ_URL:
+        return []
+    return [
+        checks.Warning(
+            "RABBITMQ_URL is not set: nothing can be consumed or replayed through RabbitMQ.",
+            hint="Write amqp://user:password@host:5672/, or name a file with it in RABBITMQ_URL_FILE.",
+            id="kanikojobs.W001",
+        )
+    ]
+
+
+def check_build_options(**_: Any) -> list[checks.CheckMessage]:
+    try:
+        build_options()
+    except ValueError as error:
+        name, _, problem = str(error).partition(": ")
+        return [
+            checks.Error(
+                f"KANIKOJOBS_{name.upper()} cannot work: {problem}.",
+                hint="Every Job would be refused. The README's table of settings has an example of each.",
+                id="kanikojobs.E005",
+            )
+        ]
+    return []
+
+
+def check_sink_token(**_: Any) -> list[checks.CheckMessage]:
+    if settings.KANIKOJOBS_SINK_TOKEN or settings.KANIKOJOBS_DIRECT_EVENTS == "reject":
+        return []
+    return [
+        checks.Warning(
+            "Anybody who reaches this server can ask for builds: KANIKOJOBS_SINK_TOKEN is not set.",
+            hint="Set a bearer token, let a network policy admit only the broker, or refuse direct events with "
+            "KANIKOJOBS_DIRECT_EVENTS=reject.",
+            id="kanikojobs.W002",
+        )
+    ]
+
+
+def check_metrics_token(**_: Any) -> list[checks.CheckMessage]:
+    if settings.KANIKOJOBS_METRICS_TOKEN:
+        return []
+    return [
+        checks.Warning(
+            "/metrics is readable without a token: KANIKOJOBS_METRICS_TOKEN is not set.",
+            hint="Set a bearer token that Prometheus sends, or let a network policy admit only Prometheus.",
+            id="kanikojobs.W003",
+        )
+    ]

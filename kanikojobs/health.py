@@ -1,0 +1,49 @@
+"""`/health`, `/ready` and `/metrics`: what an orchestrator and Prometheus ask, without a log-in."""
+
+from http import HTTPStatus
+from secrets import compare_digest
+
+from django.conf import settings
+from django.contrib.auth.decorators import login_not_required
+from django.db import DatabaseError, connection
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.views.decorators.http import require_safe
+from prometheus_client import REGISTRY
+from prometheus_client.exposition import choose_encoder
+
+
+@login_not_required
+@require_safe
+def health(request: HttpRequest) -> HttpResponse:
+    """Alive: this process answers. Says nothing of others, so that an outage elsewhere restarts nobody."""
+    return JsonResponse({"status": "ok"})
+
+
+@login_not_required
+@require_safe
+def ready(request: HttpRequest) -> HttpResponse:
+    """Ready: Postgres answers and its tables are there, so events can be taken."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1 FROM kanikojobs_jobstartevent LIMIT 1")
+    except DatabaseError as error:
+        connection.close()
+        reason = str(error).splitlines()[0] if isinstance(error.__cause__, Exception) else type(error).__name__
+        missing = "does not exist" in reason
+        detail = "The tables are missing. Run manage.py migrate." if missing else "The database is away."
+        return JsonResponse({"status": "not ready", "detail": detail}, status=HTTPStatus.SERVICE_UNAVAILABLE)
+    return JsonResponse({"status": "ready"})
+
+
+@login_not_required  # Prometheus has no session; the token below protects it where that is wanted.
+@require_safe
+def metrics(request: HttpRequest) -> HttpResponse:
+    """All metrics in the format that the scraper asks for."""
+    if token := settings.KANIKOJOBS_METRICS_TOKEN:
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not compare_digest(given.strip().encode(), token.encode()):
+            response = HttpResponse("A bearer token is needed.\n", status=HTTPStatus.UNAUTHORIZED)
+            response["WWW-Authenticate"] = 'Bearer realm="metrics"'
+            return response
+    encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+    return HttpResponse(encode(REGISTRY), content_type=content_type)

@@ -1,0 +1,143 @@
+"""The CloudEvents sink: `POST /` and `POST /events`, for a Knative Trigger or any HTTP caller.
+
+Same intake as the queue's, and the answer comes after the commit. To a request with `Prefer: reply`, which is how
+Knative's broker asks, the answer is itself a CloudEvent: a 2xx with a body that is none would count as a failed
+delivery. Statuses are chosen by what Knative retries: 404, 408, 409, 429 and 5xx.
+"""
+
+import json
+from http import HTTPStatus
+from secrets import compare_digest
+from typing import Any
+from uuid import uuid4
+
+import structlog
+from cloudevents.core.bindings.http import to_binary_event
+from cloudevents.core.v1.event import CloudEvent
+from django.conf import settings
+from django.contrib.auth.decorators import login_not_required
+from django.core.exceptions import RequestDataTooBig
+from django.db import InterfaceError, OperationalError
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import redirect
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_POST
+
+from kanikojobs import cloudevent, intake
+from kanikojobs.errors import Fault, InvalidEvent
+from kanikojobs.messages import IntakeResult, Message, Outcome
+from kanikojobs.models import JobStartEvent
+
+log = structlog.get_logger(__name__)
+
+QUEUED = {"status": "queued"}
+DIRECT = JobStartEvent.Origin.DIRECT
+
+
+@csrf_exempt  # As `receive`, which checks the caller's token.
+@login_not_required
+def front_door(request: HttpRequest) -> HttpResponse:
+    """`/`: events are posted to it; a person who opens it in a browser wants the admin."""
+    return receive(request) if request.method == "POST" else redirect("admin:index")
+
+
+@csrf_exempt  # Callers are programs with a bearer token, not browsers with a session.
+@login_not_required  # The token below is checked instead.
+@require_POST
+def receive(request: HttpRequest) -> HttpResponse:
+    """Take a CloudEvent, or a batch of them."""
+    if settings.KANIKOJOBS_DIRECT_EVENTS == "reject":
+        return problem(
+            HTTPStatus.GONE,
+            f"Direct events are switched off. Publish to the RabbitMQ queue {settings.KANIKOJOBS_QUEUE}.",
+        )
+    if not authorized(request):
+        response = problem(HTTPStatus.UNAUTHORIZED, "A bearer token is needed. Send Authorization: Bearer <token>.")
+        response["WWW-Authenticate"] = 'Bearer realm="kanikojobs"'
+        return response
+    try:
+        messages = messages_of(request)
+    except RequestDataTooBig:
+        return problem(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            f"The body is larger than {settings.DATA_UPLOAD_MAX_MEMORY_SIZE} bytes and was not read.",
+        )
+    except InvalidEvent as invalid:
+        return refusal(invalid.faults)
+    try:
+        result = intake.record(messages, origin=DIRECT)
+    except (OperationalError, InterfaceError) as error:
+        log.warning("sink-without-database", error=type(error).__name__)
+        response = problem(HTTPStatus.SERVICE_UNAVAILABLE, "The database is away; nothing was taken. Send it again.")
+        response["Retry-After"] = "5"
+        return response
+    return answer(request, result)
+
+
+def authorized(request: HttpRequest) -> bool:
+    if not settings.KANIKOJOBS_SINK_TOKEN:
+        return True
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    # compare_digest takes text in ASCII only, and bytes of any kind.
+    return scheme.lower() == "bearer" and compare_digest(
+        token.strip().encode(), settings.KANIKOJOBS_SINK_TOKEN.encode()
+    )
+
+
+def messages_of(request: HttpRequest) -> list[Message]:
+    """The one message of a request, or the several of a batch. Raises `InvalidEvent` for a batch that is none."""
+    body, content_type = request.body, request.headers.get("Content-Type")
+    properties = {
+        "method": request.method,
+        "path": request.path,
+        "remote_addr": request.META.get("REMOTE_ADDR", ""),
+    }
+    if cloudevent.is_batch(content_type):
+        bodies = cloudevent.split_batch(body=body, rules=intake.rules())
+        return [Message(item, "application/cloudevents+json", {}, properties) for item in bodies]
+    secret = {"authorization", "cookie"}
+    headers = {name: value for name, value in request.headers.items() if name.lower() not in secret}
+    return [Message(body, content_type, headers, properties)]
+
+
+def answer(request: HttpRequest, result: IntakeResult) -> HttpResponse:
+    """202 when all was taken, 400 with the faults when something was not; what was good in a batch is taken."""
+    if result.faults:
+        if len(result.outcomes) == 1:
+            return refusal(result.faults[0])
+        return refusal(
+            [Fault(f"[{index}]", str(fault)) for index, faults in result.faults.items() for fault in faults],
+            accepted=result.recorded + result.duplicates,
+        )
+    if "reply" not in request.headers.get("Prefer", "") or set(result.outcomes) == {Outcome.NOT_OURS}:
+        return JsonResponse(QUEUED, status=HTTPStatus.ACCEPTED)
+    reply = to_binary_event(
+        CloudEvent(
+            {
+                "id": str(uuid4()),
+                "source": settings.KANIKOJOBS_EVENT_SOURCE,
+                "type": "network.notifi.lambda.job.queued",
+                "specversion": "1.0",
+                "datacontenttype": "application/json",
+            },
+            QUEUED,
+        )
+    )
+    return HttpResponse(reply.body, status=HTTPStatus.ACCEPTED, headers=dict(reply.headers))
+
+
+def refusal(faults: tuple[Fault, ...] | list[Fault], *, accepted: int = 0) -> HttpResponse:
+    """400 with every fault; the message itself is kept as a dead letter."""
+    body: dict[str, Any] = {
+        "status": "invalid",
+        "faults": [{"path": fault.path, "problem": fault.problem} for fault in faults],
+    }
+    if accepted:
+        body["accepted"] = accepted
+    return JsonResponse(body, status=HTTPStatus.BAD_REQUEST)
+
+
+def problem(status: HTTPStatus, detail: str) -> HttpResponse:
+    """An answer in the form of RFC 9457."""
+    body = json.dumps({"title": status.phrase, "status": int(status), "detail": detail})
+    return HttpResponse(body, status=status, content_type="application/problem+json")

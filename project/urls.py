@@ -1,0 +1,17 @@
+"""Every route. Each needs a log-in by default (`LoginRequiredMiddleware`); the exceptions say why."""
+
+from django.contrib import admin
+from django.urls import include, path
+
+from kanikojobs import health, sink
+
+urlpatterns = [
+    path("", sink.front_door),
+    path("events", sink.receive),
+    path("health", health.health),
+    path("ready", health.ready),
+    path("metrics", health.metrics),
+    path("async-jobs/", include("kanikojobs.api.urls")),
+    path("api/", include("kanikojobs.api.documentation")),
+    path("admin/", admin.site.urls),
+]
