@@ -41,7 +41,7 @@ case $SOURCE_URL in
 esac
 git_safely() {
     git -c http.followRedirects=false -c core.hooksPath=/dev/null -c core.fsmonitor=false \
-        -c fetch.recurseSubmodules=false -c submodule.recurse=false -c gc.auto=0 -c advice.detachedHead=false \
+        -c fetch.recurseSubmodules=false -c submodule.recurse=false -c gc.auto=0 -c core.logAllRefUpdates=false -c advice.detachedHead=false \
         -c http.lowSpeedLimit=1 -c http.lowSpeedTime=60 -c credential.helper= \
         -c credential.helper='!f() { test "$1" = get && test -n "${GIT_PASSWORD:-}" && printf "username=%s\npassword=%s\n" "${GIT_USERNAME:-x-access-token}" "$GIT_PASSWORD"; }; f' \
         "$@"

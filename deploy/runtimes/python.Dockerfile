@@ -9,7 +9,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PATH=/venv/bin:$PATH
 WORKDIR /app
 COPY . .
 # A pyproject.toml that only configures tools is no project to install.
-RUN python -m venv /venv; \
+RUN python -m venv /venv && \
     if [ -f requirements.txt ]; then \
         pip install -r requirements.txt; \
     elif [ -f setup.py ] || { [ -f pyproject.toml ] && grep -Eq '^\[(project|build-system|tool\.poetry)\]' pyproject.toml; }; then \

@@ -1,0 +1,519 @@
+"""The manifest: valid, within the rules of a guarded namespace, and deaf to whatever an event tries to say."""
+
+import json
+import re
+from dataclasses import replace
+
+import kubernetes_validate
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kanikojobs.errors import PermanentError
+from kanikojobs.manifest import Build, BuildOptions, Resources, SecretKey, image_destination, job_manifest
+from kanikojobs.naming import label_value
+from kanikojobs.runtimes import load_runtimes
+from kanikojobs.source_rules import SourceRules
+from tests.kubelet import command_of, environment_of, expand
+
+PREFIX = "kanikojobs.notifi.network/"
+SAMPLE = Build(
+    source="network.notifi.kaniko-jobs",
+    event_id="5d2b6e0e-8f43-4d6f-a4b5-5a4f1f0a7c11",
+    number=1,
+    third_party_id="0307ea43639b4616b044d190310a26bd",
+    parser_id="0197ad6c10b973b2b854a0e652155b7e",
+    correlation_id="c0ffee",
+    job_name="kaniko-job-0307ea43639b4616b044d190310a26bd-0197ad6c10b973b2b854a0e652155b7e",
+    priority=1,
+    runtime="nodejs18",
+    source_url="https://github.com/notifi/parsers/0197ad6c10b973b2b854a0e652155b7e",
+    build_timeout=1800,
+    environment={"NODE_ENV": "production", "BUILD_MODE": "optimized"},
+    traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+)
+OPTIONS = BuildOptions(
+    namespace="builds",
+    destination="registry.example.com/{third_party_id}/{parser_id}:{short_hash}",
+    source_rules=SourceRules(allowed_buckets=("s3://sources", "gs://sources")),
+)
+EVERYTHING = replace(
+    OPTIONS,
+    registry_secret="registry",
+    git_secrets={"github.com": "github"},
+    bucket_secret="bucket",
+    secret_environment={"NPM_TOKEN": SecretKey(secret="npm", key="token")},
+    environment={"HTTPS_PROXY": "http://proxy:3128"},
+    cache_repo="registry.example.com/cache/{third_party_id}",
+    registry_mirrors=("mirror.example.com",),
+    insecure_registries=("registry.tools:5000",),
+    skip_tls_verify_registries=("registry.lab:5000",),
+    kaniko_arguments=("--skip-push-permission-check=true",),
+    build_resources=Resources("1", "4", "2Gi", "8Gi", "5Gi", "50Gi"),
+    deadline_allowance=120,
+    service_account="builder",
+    image_pull_secrets=("pull",),
+    priority_classes={1: "urgent"},
+    node_selector={"pool": "builds"},
+    tolerations=({"key": "builds", "operator": "Exists", "effect": "NoSchedule"},),
+    runtime_class="gvisor",
+    kueue_queue="builds",
+    user_namespaces=True,
+)
+BASELINE_CAPABILITIES = {
+    "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "SETFCAP",
+    "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT",
+}  # fmt: skip
+
+SOURCES = {
+    "git": "https://github.com/notifi/parsers/tree/main/a",
+    "s3": "s3://sources/app.tar.gz#:api",
+    "gs": "gs://sources/app.tar.gz",
+    "tarball": "https://github.com/notifi/parsers/archive/main.tar.gz",
+}
+RUNTIMES = [
+    *(f"nodejs{version}" for version in range(18, 25)),
+    *(f"python3.{version}" for version in range(10, 15)),
+    "python312",
+    "go1.23",
+    "go",
+    "",
+    "java21",
+]
+
+
+def pod_of(manifest):
+    return manifest["spec"]["template"]["spec"]
+
+
+def containers_of(manifest):
+    """The source container, if there is one, and kaniko's."""
+    pod = pod_of(manifest)
+    return (pod.get("initContainers", [None])[0], pod["containers"][0])
+
+
+def kaniko_arguments(*, build=SAMPLE, options=OPTIONS, secrets=None):
+    """What kaniko is executed with, after Kubernetes has expanded it."""
+    _, kaniko = containers_of(job_manifest(build=build, options=options))
+    variables = environment_of(kaniko, secrets=secrets or {})
+    return command_of(kaniko, variables=variables)
+
+
+def assert_valid(manifest):
+    for version in ("1.30", "1.36"):
+        kubernetes_validate.validate(manifest, version, strict=True)
+
+
+def assert_baseline(manifest):
+    """Pod Security Standards, profile baseline, control by control as far as a Job can break it."""
+    pod = pod_of(manifest)
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+    assert pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
+    assert all("hostPath" not in volume for volume in pod["volumes"])
+    for container in [*pod.get("initContainers", []), *pod["containers"]]:
+        context = container["securityContext"]
+        assert not context.get("privileged")
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["capabilities"]["drop"] == ["ALL"]
+        assert set(context["capabilities"].get("add", [])) <= BASELINE_CAPABILITIES
+        assert "procMount" not in context
+
+
+def assert_counted(manifest):
+    """A LimitRange or a ResourceQuota finds requests and limits for everything that it may count."""
+    pod = pod_of(manifest)
+    for container in [*pod.get("initContainers", []), *pod["containers"]]:
+        for kind in ("requests", "limits"):
+            assert container["resources"][kind].keys() == {"cpu", "memory", "ephemeral-storage"}
+
+
+@pytest.mark.parametrize("options", [OPTIONS, EVERYTHING], ids=["plain", "every option"])
+@pytest.mark.parametrize("source_url", SOURCES.values(), ids=SOURCES.keys())
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_every_runtime_source_and_option_gives_a_valid_manifest(runtime, source_url, options):
+    build = replace(SAMPLE, runtime=runtime, source_url=source_url)
+
+    manifest = job_manifest(build=build, options=options)
+
+    assert_valid(manifest)
+    assert_baseline(manifest)
+    assert_counted(manifest)
+
+
+def test_the_sample_event_becomes_the_job_that_the_document_promises():
+    manifest = job_manifest(build=SAMPLE, options=OPTIONS)
+
+    assert manifest["metadata"]["name"] == SAMPLE.kubernetes_name
+    assert len(manifest["metadata"]["name"]) <= 57
+    assert manifest["metadata"]["labels"] == manifest["spec"]["template"]["metadata"]["labels"]
+    assert manifest["metadata"]["labels"][f"{PREFIX}third-party-id"] == SAMPLE.third_party_id
+    assert manifest["metadata"]["annotations"] == {
+        f"{PREFIX}event-id": SAMPLE.event_id,
+        f"{PREFIX}source": SAMPLE.source,
+        f"{PREFIX}third-party-id": SAMPLE.third_party_id,
+        f"{PREFIX}parser-id": SAMPLE.parser_id,
+        f"{PREFIX}job-name": SAMPLE.job_name,
+        f"{PREFIX}correlation-id": SAMPLE.correlation_id,
+        f"{PREFIX}image": image_destination(build=SAMPLE, options=OPTIONS),
+        f"{PREFIX}traceparent": SAMPLE.traceparent,
+    }
+    assert manifest["spec"]["activeDeadlineSeconds"] == 1800
+    assert manifest["spec"]["backoffLimit"] == 0
+    assert manifest["spec"]["ttlSecondsAfterFinished"] > 0
+    arguments = kaniko_arguments()
+    assert "--build-arg=NODE_ENV=production" in arguments
+    assert "--build-arg=BUILD_MODE=optimized" in arguments
+    assert "--digest-file=/dev/termination-log" in arguments
+    assert f"--destination={image_destination(build=SAMPLE, options=OPTIONS)}" in arguments
+
+
+def test_the_same_row_gives_the_same_manifest():
+    reordered = replace(SAMPLE, environment=dict(reversed(SAMPLE.environment.items())))
+
+    first = job_manifest(build=SAMPLE, options=EVERYTHING)
+    second = job_manifest(build=reordered, options=EVERYTHING)
+
+    assert json.dumps(first) == json.dumps(second)
+
+
+def test_the_next_number_is_another_job_and_another_image():
+    again = replace(SAMPLE, number=2)
+
+    assert again.kubernetes_name != SAMPLE.kubernetes_name
+    assert image_destination(build=again, options=OPTIONS) != image_destination(build=SAMPLE, options=OPTIONS)
+
+
+def test_a_pod_has_no_token_no_service_list_and_one_try():
+    pod = pod_of(job_manifest(build=SAMPLE, options=OPTIONS))
+
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["enableServiceLinks"] is False
+    assert pod["restartPolicy"] == "Never"
+
+
+def test_the_container_that_meets_the_source_first_has_no_rights_at_all():
+    source, _ = containers_of(job_manifest(build=SAMPLE, options=OPTIONS))
+
+    assert source["securityContext"] == {
+        "runAsNonRoot": True,
+        "runAsUser": 65532,
+        "runAsGroup": 65532,
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def test_a_disruption_is_not_counted_as_a_failed_build():
+    policy = job_manifest(build=SAMPLE, options=OPTIONS)["spec"]["podFailurePolicy"]
+
+    assert policy["rules"] == [
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    ]
+
+
+def test_every_option_has_its_place():
+    manifest = job_manifest(build=SAMPLE, options=EVERYTHING)
+    pod, (source, kaniko) = pod_of(manifest), containers_of(manifest)
+
+    assert manifest["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "builds"
+    assert manifest["spec"]["activeDeadlineSeconds"] == 1800 + 120
+    assert pod["priorityClassName"] == "urgent"
+    assert pod["nodeSelector"] == {"pool": "builds"}
+    assert pod["tolerations"] == [{"key": "builds", "operator": "Exists", "effect": "NoSchedule"}]
+    assert pod["runtimeClassName"] == "gvisor"
+    assert pod["hostUsers"] is False
+    assert pod["imagePullSecrets"] == [{"name": "pull"}]
+    assert pod["serviceAccountName"] == "builder"
+    assert kaniko["resources"]["limits"]["memory"] == "8Gi"
+    assert {
+        "--cache-repo=registry.example.com/cache/0307ea43639b4616b044d190310a26bd",
+        "--registry-mirror=mirror.example.com",
+        "--insecure-registry=registry.tools:5000",
+        "--skip-tls-verify-registry=registry.lab:5000",
+        "--skip-push-permission-check=true",
+        "--push-retry=3",
+        "--image-download-retry=3",
+        "--compressed-caching=false",
+    } <= set(kaniko["args"])
+    assert {"name": "registry", "mountPath": "/kaniko/.docker", "readOnly": True} in kaniko["volumeMounts"]
+    for container in (source, kaniko):
+        assert {"name": "HTTPS_PROXY", "value": "http://proxy:3128"} in container["env"]
+
+
+def test_a_retry_may_ask_for_more_memory_another_dockerfile_and_another_image():
+    build = replace(
+        SAMPLE, memory="16Gi", cpu="4", dockerfile="docker/prod.Dockerfile", destination="other.example.com/x:{number}"
+    )
+
+    manifest = job_manifest(build=build, options=OPTIONS)
+    source, kaniko = containers_of(manifest)
+
+    for kind in ("requests", "limits"):
+        assert kaniko["resources"][kind]["memory"] == "16Gi"
+        assert kaniko["resources"][kind]["cpu"] == "4"
+    assert "--destination=other.example.com/x:1" in kaniko["args"]
+    assert environment_of(source, secrets={})["SOURCE_DOCKERFILE"] == "docker/prod.Dockerfile"
+    assert_valid(manifest)
+
+
+def test_a_lower_priority_has_no_class():
+    pod = pod_of(job_manifest(build=replace(SAMPLE, priority=9), options=EVERYTHING))
+
+    assert "priorityClassName" not in pod
+
+
+def test_a_timeout_above_the_limit_is_cut_to_it():
+    manifest = job_manifest(build=replace(SAMPLE, build_timeout=10**6), options=OPTIONS)
+
+    assert manifest["spec"]["activeDeadlineSeconds"] == OPTIONS.max_build_timeout
+
+
+# What events put where
+
+
+HOSTILE = [
+    "--destination=evil.example/x:1",
+    "two\nlines\n--destination=evil",
+    "'; rm -rf / #",
+    '"quoted"',
+    "$(NPM_TOKEN)",
+    "$$(NPM_TOKEN)",
+    "$$$(NPM_TOKEN)",
+    "$(HTTPS_PROXY)$$",
+    "$HOME ${HOME} `id`",
+    "a=b=c",
+    "☃ ünïcödé",
+    "",
+    " ",
+]
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_a_value_reaches_the_build_as_it_is_and_nothing_else(value):
+    build = replace(SAMPLE, environment={"VALUE": value})
+
+    arguments = kaniko_arguments(build=build, options=EVERYTHING, secrets={("npm", "token"): "hunter2"})
+
+    assert f"--build-arg=VALUE={value}" in arguments
+    assert len(arguments) == len(
+        kaniko_arguments(
+            build=replace(SAMPLE, environment={"VALUE": "x"}),
+            options=EVERYTHING,
+            secrets={("npm", "token"): "hunter2"},
+        )
+    )
+    assert not any("hunter2" in argument for argument in arguments)
+
+
+@given(st.text(alphabet="$()NPM_TOKEN ab{}", max_size=30))
+def test_no_text_can_ask_kubernetes_for_a_variable(value):
+    build = replace(SAMPLE, environment={"VALUE": value})
+    _, kaniko = containers_of(job_manifest(build=build, options=EVERYTHING))
+
+    argument = next(argument for argument in kaniko["args"] if argument.startswith("--build-arg=VALUE="))
+
+    assert expand(argument, variables={"NPM_TOKEN": "hunter2"}) == f"--build-arg=VALUE={value}"
+
+
+def test_a_value_from_a_secret_travels_in_the_environment_only():
+    build = replace(SAMPLE, environment={"NPM_TOKEN": "from the event", "OTHER": "x"})
+
+    manifest = job_manifest(build=build, options=EVERYTHING)
+    source, kaniko = containers_of(manifest)
+
+    # kaniko takes an argument without a value from its own environment.
+    assert "--build-arg=NPM_TOKEN" in kaniko["args"]
+    assert "from the event" not in json.dumps(manifest)
+    assert {
+        "name": "NPM_TOKEN",
+        "valueFrom": {"secretKeyRef": {"name": "npm", "key": "token"}},
+    } in kaniko["env"]
+    assert "NPM_TOKEN" not in environment_of(source, secrets={("github", "password"): "x"})
+
+
+@pytest.mark.parametrize("name", ["PATH", "LD_PRELOAD", "GIT_DIR", "DOCKER_CONFIG", "HTTPS_PROXY", "AWS_PROFILE"])
+def test_an_events_variable_never_becomes_a_containers(name):
+    build = replace(SAMPLE, environment={name: "evil"})
+
+    source, kaniko = containers_of(job_manifest(build=build, options=OPTIONS))
+
+    assert f"--build-arg={name}=evil" in kaniko["args"]
+    for container in (source, kaniko):
+        assert name not in [variable["name"] for variable in container["env"]]
+
+
+@pytest.mark.parametrize("name", ["9X", "", "A-B", "A B", "A=B", "--x", "Ä", "A\n"])
+def test_a_name_that_is_no_environment_name_is_refused(name):
+    with pytest.raises(PermanentError, match=r"EnvironmentInvalid.*letters, digits and _"):
+        job_manifest(build=replace(SAMPLE, environment={name: "x"}), options=OPTIONS)
+
+
+def test_a_nul_character_is_refused():
+    with pytest.raises(PermanentError, match=r"EnvironmentInvalid.*'X'.*NUL"):
+        job_manifest(build=replace(SAMPLE, environment={"X": "a\0b"}), options=OPTIONS)
+
+
+@pytest.mark.parametrize("field", ["event_id", "third_party_id", "parser_id", "job_name", "correlation_id", "runtime"])
+@pytest.mark.parametrize("text", ["<script>alert(1)</script>", "a\nb", "☃", "X" * 300, "../../etc", "$(NPM_TOKEN)"])
+def test_hostile_ids_give_a_valid_manifest(field, text):
+    manifest = job_manifest(build=replace(SAMPLE, **{field: text}), options=EVERYTHING)
+
+    assert_valid(manifest)
+    for value in manifest["metadata"]["labels"].values():
+        assert label_value(value) == value or re.fullmatch(r".{1,45}--[0-9a-f]{16}", value)
+    _, kaniko = containers_of(manifest)
+    assert not any(text in argument for argument in kaniko["args"])
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"source_url": "file:///etc/passwd"}, "SourceNotAllowed"),
+        ({"source_url": "nonsense"}, "SourceInvalid"),
+        ({"build_type": "virtual-machine"}, "BuildTypeUnknown"),
+        ({"memory": "lots"}, "ResourcesInvalid"),
+        ({"cpu": "-1"}, "ResourcesInvalid"),
+        ({"dockerfile": "../../etc/passwd"}, "DockerfileInvalid"),
+        ({"dockerfile": "/etc/passwd"}, "DockerfileInvalid"),
+        ({"destination": "evil.example/{secret}:1"}, "DestinationInvalid"),
+        ({"destination": "{third_party_id}.example/x:1"}, "DestinationInvalid"),
+        ({"destination": "registry.example.com/x:{correlation_id}", "correlation_id": ""}, "DestinationInvalid"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_for_good(change, reason):
+    with pytest.raises(PermanentError) as refusal:
+        job_manifest(build=replace(SAMPLE, **change), options=OPTIONS)
+
+    assert refusal.value.reason == reason
+
+
+# Credentials
+
+
+def test_a_git_secret_goes_to_its_own_host_only():
+    elsewhere = replace(SAMPLE, source_url="https://gitlab.com/group/parsers")
+
+    own, _ = containers_of(job_manifest(build=SAMPLE, options=EVERYTHING))
+    other, _ = containers_of(job_manifest(build=elsewhere, options=EVERYTHING))
+
+    variables = environment_of(own, secrets={("github", "password"): "token"})
+    assert variables["GIT_PASSWORD"] == "token"
+    assert "GIT_USERNAME" not in variables
+    assert "GIT_PASSWORD" not in environment_of(other, secrets={})
+
+
+def test_a_buckets_secret_goes_to_builds_from_buckets_only():
+    by_source = {
+        name: containers_of(job_manifest(build=replace(SAMPLE, source_url=url), options=EVERYTHING))[1]
+        for name, url in SOURCES.items()
+    }
+
+    assert by_source["s3"]["envFrom"] == [{"secretRef": {"name": "bucket"}}]
+    assert "GOOGLE_APPLICATION_CREDENTIALS" in environment_of(by_source["gs"], secrets={("npm", "token"): "x"})
+    for name in ("git", "tarball"):
+        assert "bucket" not in json.dumps(by_source[name])
+
+
+def test_tarballs_are_fetched_by_kaniko_itself():
+    manifest = job_manifest(build=replace(SAMPLE, source_url=SOURCES["s3"]), options=OPTIONS)
+    source, kaniko = containers_of(manifest)
+
+    assert source is None
+    assert kaniko["args"][:3] == [
+        "--context=s3://sources/app.tar.gz",
+        "--dockerfile=Dockerfile",
+        "--context-sub-path=api",
+    ]
+
+
+# Operators
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"destination": "registry.example.com/{tenant}:1"}, r"destination: .*no placeholder {tenant}; there are"),
+        ({"destination": "registry.example.com/x"}, "destination: .*:tag"),
+        ({"destination": "library/x:1"}, "destination: .*registry's host"),
+        ({"destination": "{third_party_id}/x:1"}, "destination: .*registry's host"),
+        ({"destination": "registry.example.com/Upper:1"}, "destination: .*lower-case"),
+        ({"destination": "registry.example.com/{number!r}:1"}, "destination: .*no ! or :"),
+        ({"destination": "registry.example.com/{number:>9}:1"}, "destination: .*no ! or :"),
+        ({"destination": "registry.example.com/{"}, "destination"),
+        ({"cache_repo": "registry.example.com/cache:1"}, "cache_repo: .*not have a :tag"),
+        ({"secret_environment": {"PATH": SecretKey("a", "b")}}, "secret_environment: 'PATH'"),
+        ({"secret_environment": {"git_dir": SecretKey("a", "b")}}, "secret_environment: 'git_dir'"),
+        ({"kaniko_arguments": ("destination=x",)}, "kaniko_arguments"),
+        ({"build_resources": Resources("x", "4", "2Gi", "8Gi", "5Gi", "50Gi")}, "build_resources.cpu_request"),
+    ],
+)
+def test_options_that_cannot_work_say_which_and_why(change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(OPTIONS, **change)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "image"),
+    [
+        ("nodejs18", "node:18-bookworm"),
+        ("node20", "node:20-bookworm"),
+        ("nodejs22.x", "node:22-bookworm"),
+        ("nodejs", "node:22-bookworm"),
+        ("NodeJS24", "node:24-bookworm"),
+        ("python3.14", "python:3.14-bookworm"),
+        ("python312", "python:3.12-bookworm"),
+        ("python-3.10", "python:3.10-bookworm"),
+        ("go1.23", "golang:1.23-bookworm"),
+        ("go1.x", "golang:1-bookworm"),
+        ("go", "golang:1-bookworm"),
+    ],
+)
+def test_a_runtime_has_its_template(runtime, image):
+    source, _ = containers_of(job_manifest(build=replace(SAMPLE, runtime=runtime), options=OPTIONS))
+
+    template = environment_of(source, secrets={})["DOCKERFILE_TEMPLATE"]
+
+    assert template.startswith(f"FROM docker.io/library/{image} AS build\n")
+    assert "@" not in re.sub(r"pnpm@\d", "", template)
+    assert re.search(r"^USER (?!root|0)", template, re.MULTILINE)
+    assert 'ARG NODE_ENV\nENV NODE_ENV="${NODE_ENV}"' in template
+
+
+@pytest.mark.parametrize("runtime", ["", "nodejs16", "python2.7", "java21", "nodejs18; rm -rf /", "../nodejs18"])
+def test_a_runtime_without_a_template_leaves_it_to_the_source(runtime):
+    source, _ = containers_of(job_manifest(build=replace(SAMPLE, runtime=runtime), options=OPTIONS))
+
+    variables = environment_of(source, secrets={})
+
+    assert variables["DOCKERFILE_TEMPLATE"] == ""
+    assert "nodejs 18 19 20 21 22 23 24" in variables["DOCKERFILE_ADVICE"]
+
+
+def test_a_secret_argument_is_declared_for_the_build_and_not_kept_in_the_image():
+    source, _ = containers_of(job_manifest(build=SAMPLE, options=EVERYTHING))
+
+    template = environment_of(source, secrets={("github", "password"): "x"})["DOCKERFILE_TEMPLATE"]
+
+    assert "ARG NPM_TOKEN" in template.partition("\nFROM ")[0]
+    assert "NPM_TOKEN" not in template.partition("\nFROM ")[2]
+
+
+def test_an_operator_adds_a_runtime_with_a_file(tmp_path):
+    (tmp_path / "ruby.Dockerfile").write_text(
+        "# runtime: ruby\n# versions: 3.3 3.4\n# default: 3.4\nFROM @REGISTRY@/ruby:@VERSION@\nUSER 65532\n"
+    )
+    options = replace(OPTIONS, runtimes=load_runtimes(tmp_path), base_registry="mirror.example.com/library")
+
+    source, _ = containers_of(job_manifest(build=replace(SAMPLE, runtime="ruby3.3"), options=options))
+
+    template = environment_of(source, secrets={})["DOCKERFILE_TEMPLATE"]
+    assert template == "FROM mirror.example.com/library/ruby:3.3\nUSER 65532"
+
+
+@pytest.mark.parametrize("head", ["", "# runtime: x\n", "# runtime: x\n# versions: 1\n# default: 2\n"])
+def test_a_template_with_an_incomplete_head_is_named(tmp_path, head):
+    (tmp_path / "x.Dockerfile").write_text(f"{head}FROM scratch\n")
+
+    with pytest.raises(ValueError, match=r"x\.Dockerfile"):
+        load_runtimes(tmp_path)
