@@ -31,7 +31,7 @@ _ABSOLUTE_URI = re.compile(
     r"[A-Za-z][A-Za-z0-9+.-]*:(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+"
 ).fullmatch
 _RFC3339 = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt]([0-9]{2}:[0-9]{2}:)([0-9]{2})(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
 ).fullmatch
 _TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
@@ -85,19 +85,16 @@ def time(attributes: dict[str, Any], *, prefix: str, faults: list[Fault]) -> dat
     value = attributes.get("time")
     if value is None:
         return None
-    parts = _RFC3339(value) if isinstance(value, str) else None
-    if parts is None:
+    if not isinstance(value, str) or not _RFC3339(value):
         wanted = "a time of RFC 3339 with an offset, such as 2024-01-01T00:00:00Z"
         faults.append(Fault(f"{prefix}time", f"{kind(value)}; must be {wanted}"))
         return None
-    date, minute, second, fraction, offset = parts.groups()
-    leap = timedelta(0)
-    if second == "60":
-        second, fraction, leap = "59", None, timedelta(seconds=1)
-    microseconds = fraction[:7] if fraction else ""
+    text = value.upper()
+    leap_second = text[17:19] == "60"
+    if leap_second:
+        text = f"{text[:17]}59{text[19:]}"
     try:
-        moment = datetime.fromisoformat(f"{date}T{minute}{second}{microseconds}{offset.upper()}") + leap
-        moment = moment.astimezone(UTC)
+        moment = (datetime.fromisoformat(text) + timedelta(seconds=leap_second)).astimezone(UTC)
         # The first and the last year are refused because not every time zone can show them.
         if 1 < moment.year < 9999:
             return moment

@@ -88,6 +88,7 @@ def binary_headers(prefix: str = "ce-", **changes: object) -> dict[str, object]:
 
 
 DATA = json.dumps(document_event()["data"]).encode()
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 MEGABYTE = 1024 * 1024
 
 _NOT_JSON = [
@@ -172,6 +173,7 @@ _BAD_TIMES: tuple[object, ...] = (
     "0000-01-01T00:00:00Z",
     "0001-01-01T00:00:00Z",
     "0001-01-01T00:00:00+23:59",
+    "9999-01-02T00:00:00Z",
     "9999-12-31T23:59:60Z",
     "9999-12-31T23:59:59-23:59",
     1704067200,
@@ -190,6 +192,7 @@ _ATTRIBUTES = [
     BadMessage("line feed in id", changed(id="a\nb"), "id: has U+000A at character 2"),
     BadMessage("NUL in id", changed(id="a\0b"), "id: has a NUL character"),
     BadMessage("noncharacter in id", changed(id="a\uffff"), "id: has U+FFFF at character 2"),
+    BadMessage("reserved in id", changed(id="\ufdd0"), "id: has U+FDD0 at character 1"),
     BadMessage("no source", changed(source=MISSING), "source: missing"),
     BadMessage("array as source", changed(source=[EVENT_SOURCE]), "source: an array; must be a string"),
     BadMessage("no type", changed(type=MISSING), "type: missing"),
@@ -241,6 +244,7 @@ _DATA = [
     BadMessage("third party is a path", changed(data__third_party_id="../etc"), "data.third_party_id: the string"),
     BadMessage("line feed ends third party", changed(data__third_party_id="a\n"), 'the string "a\\n"; must be'),
     BadMessage("long third party", changed(data__third_party_id="a" * 129), "(129 characters); must be a string of 1"),
+    BadMessage("delete in third party", changed(data__third_party_id="\x7f"), 'the string "\\u007f"; must'),
     BadMessage("markup as third party", changed(data__third_party_id="<script>"), "data.third_party_id: the string"),
     BadMessage("no parser", changed(data__parser_id=MISSING), "data.parser_id: missing"),
     BadMessage("accents in parser", changed(data__parser_id="é"), 'data.parser_id: the string "\\u00e9"'),
@@ -392,9 +396,12 @@ GOOD_ODDITIES = [
     GoodMessage("extensions", changed(a="", b=True, c=-(2**31)), {"extensions": {"a": "", "b": True, "c": -(2**31)}}),
     GoodMessage("broken trace", changed(traceparent="00-zz"), {"traceparent": "", "trace_id": ""}),
     GoodMessage("trace of zeros", changed(traceparent=f"00-{'0' * 32}-{'1' * 16}-01"), {"traceparent": ""}),
+    GoodMessage("trace of no version", changed(traceparent=f"ff-{TRACE}"), {"traceparent": ""}),
+    GoodMessage("trace with more", changed(traceparent=f"00-{TRACE}-x"), {"traceparent": ""}),
+    GoodMessage("later trace", changed(traceparent=f"cc-{TRACE}-x"), {"traceparent": f"cc-{TRACE}"}),
     GoodMessage(
         "trace",
-        changed(traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+        changed(traceparent=f"00-{TRACE}"),
         {"trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"},
     ),
     GoodMessage("binary", DATA, {"event_id": "uuid"}, JSON, binary_headers()),
