@@ -16,23 +16,30 @@ it is served on a second port as well, which stays open during an outage.
 
 | request | does |
 |---|---|
-| `GET /simulator/stats[?detail=1]` | creates by name and by identity (`source|event id|number`), requests by verb and status, active Jobs now and at most (over all, by third party, by parser), ends. `detail` adds each name, identity and the sequence of creations and ends |
+| `GET /simulator/stats[?detail=1]` | what the server saw (below) |
 | `GET /simulator/requests` | the last 5,000 requests |
-| `POST /simulator/outcomes` | `{"default": "succeed", "rules": [{"labels": {…}, "outcome": "oom", "run_seconds": 1}]}` replaces the rules |
+| `POST /simulator/outcomes` | `{"default": "succeed", "rules": […]}` replaces the rules (below) |
 | `POST /simulator/jobs/NAME/outcome`, `…/pods/NAME/outcome` | `{"outcome": "evicted"}`: ends the running pod so |
 | `POST /simulator/jobs/NAME/log`, `…/pods/NAME/log` | `{"lines": ["…"]}`: adds to the log |
 | `POST /simulator/jobs/NAME/deadline` | lets activeDeadlineSeconds pass now |
 | `POST /simulator/settings` | `{"pod_start_seconds": 0.05, "run_seconds": 0.2}` |
 | `POST /simulator/faults` | adds one fault or a list; `GET` shows them with their hits, `DELETE` removes all |
-| `POST /simulator/access` | `{"deny": [{"verb": "create", "resource": "jobs"}]}`: RBAC refuses, SelfSubjectAccessReview says so |
+| `POST /simulator/access` | `{"deny": [{"verb": "create", "resource": "jobs"}]}`: RBAC refuses |
 | `POST /simulator/outage` | `{"seconds": 5}`: connections are cut and refused for so long |
 | `POST /simulator/break-watches` | cuts every open watch; `{"politely": true}` ends them in good order |
 | `POST /simulator/compact` | forgets the history: resuming watches and continue tokens get 410 |
 | `POST /simulator/reset` | forgets all objects, scripts, faults and counts |
 
-A **fault** is `{"do": …}` with any of `verb` (create, get, list, watch, update, patch, delete, deletecollection; several
-by comma), `path` and `name` (regular expressions), `labels`, `annotations`, `event_id`, `probability` with `seed`,
-`skip` (let the first N pass) and `count` (then only N times). `do` is one of
+**Stats** count creates by name and by identity (`source|event id|number`), requests by verb and status, active Jobs
+now and at most (over all, by third party, by parser) and how Jobs ended. `detail` adds each name, each identity, and
+the sequence of creations and ends.
+
+A **rule** for outcomes has any of `name` (a regular expression), `labels`, `annotations` and `event_id`, then
+`outcome` and, where wanted, `run_seconds`: `{"labels": {…}, "outcome": "oom", "run_seconds": 1}`.
+
+A **fault** is `{"do": …}` with any of these to match by, and `verb` (create, get, list, watch, update, patch, delete,
+deletecollection; several by comma), `path` (a regular expression), `probability` with `seed`, `skip` (let the first
+N pass) and `count` (then only N times). `do` is one of
 
 - `status` with `status` (429, 500, 503, …), `retry_after` (seconds), `reason`, `message`, `plain` (text, no Status)
 - `timeout-before`, `timeout-after`: no answer for `seconds` (60), then the connection is closed; *after* has carried

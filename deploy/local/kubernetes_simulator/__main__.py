@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import signal
 import tempfile
 from pathlib import Path
@@ -22,16 +23,22 @@ def _parser() -> argparse.ArgumentParser:
     defaults = Settings()
     parser = argparse.ArgumentParser(prog="kubernetes_simulator", description="A simulated Kubernetes API server.")
     parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; 0 takes a free one")
-    parser.add_argument("--control-port", type=int, help="a second port for /simulator/, open during outages; 0 takes a free one")
+    parser.add_argument(
+        "--control-port", type=int, help="a second port for /simulator/, open during outages; 0 takes a free one"
+    )
     parser.add_argument("--kubeconfig", type=Path, help="file to write once the server listens")
     parser.add_argument("--namespace", action="append", default=[], help="namespace to create; may be repeated")
     parser.add_argument("--token", default="", help="bearer token that requests need; empty needs none")
     parser.add_argument("--outcome", type=_script, default=defaults.outcome, help="what becomes of pods by default")
     parser.add_argument("--pod-start-seconds", type=float, default=defaults.pod_start_seconds)
     parser.add_argument("--run-seconds", type=float, default=defaults.run_seconds)
-    parser.add_argument("--backoff-seconds", type=float, default=defaults.backoff_seconds, help="before a retry of a failed pod")
+    parser.add_argument(
+        "--backoff-seconds", type=float, default=defaults.backoff_seconds, help="before a retry of a failed pod"
+    )
     parser.add_argument("--bookmark-seconds", type=float, default=defaults.bookmark_seconds)
-    parser.add_argument("--history", type=int, default=defaults.history, help="writes per resource that a watch can resume from")
+    parser.add_argument(
+        "--history", type=int, default=defaults.history, help="writes per resource that a watch can resume from"
+    )
     parser.add_argument("--seed", type=int, help="the same uids and names in every run")
     parser.add_argument("--no-controllers", action="store_true", help="no Job controller, no garbage collector")
     parser.add_argument("--no-kubelet", action="store_true", help="pods are made but stay Pending")
@@ -82,6 +89,9 @@ async def serve(arguments: argparse.Namespace) -> None:
         controllers=not arguments.no_controllers,
         kubelet=not arguments.no_kubelet,
     )
+    # Objects are held in their hundreds of thousands and form no cycles: rare collections keep creates fast.
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

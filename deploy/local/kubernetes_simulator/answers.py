@@ -220,8 +220,7 @@ def unsupported_media_type(accepted: tuple[str, ...]) -> ApiError:
         code=415,
         reason="UnsupportedMediaType",
         message=(
-            "the body of the request was in an unknown format - accepted media types include: "
-            + ", ".join(accepted)
+            "the body of the request was in an unknown format - accepted media types include: " + ", ".join(accepted)
         ),
     )
 
@@ -235,9 +234,7 @@ def invalid(*, group: str, kind: str, name: str, errors: list[FieldError]) -> Ap
     if group:
         details["group"] = group
     details["kind"] = kind
-    details["causes"] = [
-        {"reason": error.kind, "message": error.text, "field": error.path} for error in errors
-    ]
+    details["causes"] = [{"reason": error.kind, "message": error.text, "field": error.path} for error in errors]
     return ApiError(
         code=422,
         reason="Invalid",

@@ -224,7 +224,8 @@ class Api:
         """The list's JSON. Raises 410 for a continue token from before the last compaction."""
         resource = target.resource
         records = self._store.select(resource, selection=selection)
-        version, metadata = self._store.version, {}
+        version = self._store.version
+        metadata: Json = {}
         if page.token:
             version, start = self._start(page.token)
             records = [record for record in records if record.key > start]

@@ -30,7 +30,9 @@ def _wanted_finalizer(record: Record, *, policy: str | None) -> str:
     return ORPHAN if record.resource is JOBS else ""
 
 
-def delete(store: Store, *, record: Record, policy: str | None = None, grace_seconds: int | None = None) -> Record | None:
+def delete(
+    store: Store, *, record: Record, policy: str | None = None, grace_seconds: int | None = None
+) -> Record | None:
     """Deletes an object, or begins to: gives the terminating object, or None where it is gone already."""
     if record.resource is PODS:
         return _delete_pod(store, record=record, grace_seconds=grace_seconds)

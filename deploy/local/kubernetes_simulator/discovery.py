@@ -36,9 +36,7 @@ def _resources(group: str, version: str) -> dict[str, object]:
         if resource.has_status:
             found.append({**entry, "name": f"{resource.plural}/status", "verbs": ["get", "patch", "update"]})
     if not group:
-        found.append(
-            {"name": "pods/log", "singularName": "", "namespaced": True, "kind": "Pod", "verbs": ["get"]}
-        )
+        found.append({"name": "pods/log", "singularName": "", "namespaced": True, "kind": "Pod", "verbs": ["get"]})
     api_version = f"{group}/{version}" if group else version
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": api_version, "resources": found}
 

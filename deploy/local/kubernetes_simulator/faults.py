@@ -53,7 +53,13 @@ class Rule:
         return self.do in _AFTER
 
     def describe(self) -> Json:
-        return {"do": self.do, "verb": ",".join(self.verbs), "status": self.status, "hits": self.hits, "left": self.left}
+        return {
+            "do": self.do,
+            "verb": ",".join(self.verbs),
+            "status": self.status,
+            "hits": self.hits,
+            "left": self.left,
+        }
 
 
 def parse_rule(raw: Json, *, seed: int) -> Rule:
@@ -152,7 +158,10 @@ def _status_answer(rule: Rule) -> ApiError:
             # Priority and Fairness answers with text, only storage and eviction with a Status.
             headers.setdefault("Retry-After", "1")
             answer = ApiError(
-                code=429, reason=rule.reason or "TooManyRequests", message=rule.message or _BUSY, plain=rule.plain is not False
+                code=429,
+                reason=rule.reason or "TooManyRequests",
+                message=rule.message or _BUSY,
+                plain=rule.plain is not False,
             )
         case 500:
             answer = internal_error(rule.message or "etcdserver: leader changed")

@@ -1,7 +1,6 @@
 """Uids and generated name endings, from a seed: two runs of the same requests give the same objects."""
 
 import random
-import uuid
 
 _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 _GENERATED_BASE = 58
@@ -15,7 +14,9 @@ def seed(value: int | None) -> None:
 
 
 def new_uid() -> str:
-    return str(uuid.UUID(int=_random.getrandbits(128), version=4))
+    """A random uid (UUID version 4)."""
+    text = f"{_random.getrandbits(128):032x}"
+    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{'89ab'[int(text[16], 16) & 3]}{text[17:20]}-{text[20:]}"
 
 
 def suffix() -> str:

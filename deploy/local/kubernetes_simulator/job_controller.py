@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deploy.local.kubernetes_simulator import clock, pod_status
-from deploy.local.kubernetes_simulator.deletion import delete
 from deploy.local.kubernetes_simulator.defaults import fill_pod
+from deploy.local.kubernetes_simulator.deletion import delete
 from deploy.local.kubernetes_simulator.identity import new_uid, suffix
 from deploy.local.kubernetes_simulator.job_rules import is_finished
 from deploy.local.kubernetes_simulator.kubelet import Kubelet
@@ -68,6 +68,7 @@ class JobController:
         self._courses: dict[str, Course] = {}
         self._due: dict[Key, None] = {}
         self._woken = False
+        self._writing = False
         store.listeners.append(self._hear)
 
     def clear(self) -> None:
@@ -84,13 +85,14 @@ class JobController:
         if record.resource is JOBS:
             if change.kind == "DELETED":
                 self._forget(record.uid)
-            else:
+            elif not self._writing:
                 self.wake(record.key)
-        elif record.resource is PODS:
+        elif record.resource is PODS and _matters(change):
             for owner in record.metadata.get("ownerReferences", []):
                 if change.kind == "DELETED":
                     self._count_removed(record, owner_uid=owner["uid"])
-                self.wake((record.key[0], owner["name"]))
+                if not self._writing:
+                    self.wake((record.key[0], owner["name"]))
 
     def _count_removed(self, pod: Record, *, owner_uid: str) -> None:
         """A pod that was removed while it ran has failed; the tracking finalizer sees to that on a real server."""
@@ -114,7 +116,11 @@ class JobController:
         for key in due:
             job = self._store.find(JOBS, namespace=key[0], name=key[1])
             if job is not None and not job.terminating and not job.obj["spec"].get("managedBy"):
-                self._sync(job)
+                self._writing = True
+                try:
+                    self._sync(job)
+                finally:
+                    self._writing = False
 
     def _wake_later(self, course: Course, *, name: str, seconds: float, key: Key) -> None:
         if name not in course.timers:
@@ -147,7 +153,12 @@ class JobController:
         suspended = bool(spec.get("suspend"))
         if course.verdict or suspended or complete:
             for pod in active:
-                self._recorder.tell(job, reason="SuccessfulDelete", message=f"Deleted pod: {pod.key[1]}", component=_COMPONENT)
+                if suspended:
+                    # Pods that a suspension removes are not failures.
+                    course.counted.add(pod.uid)
+                self._recorder.tell(
+                    job, reason="SuccessfulDelete", message=f"Deleted pod: {pod.key[1]}", component=_COMPONENT
+                )
                 delete(self._store, record=pod)
         else:
             self._make_pods(job, course=course, active=len(active))
@@ -263,7 +274,9 @@ class JobController:
         status["terminating"] = len(pods) - len(active)
         status["uncountedTerminatedPods"] = {}
         conditions = list(before.get("conditions", []))
-        if suspended != _has(conditions, "Suspended") and (suspended or any(c["type"] == "Suspended" for c in conditions)):
+        if suspended != _has(conditions, "Suspended") and (
+            suspended or any(c["type"] == "Suspended" for c in conditions)
+        ):
             reason = ("JobSuspended", "Job suspended") if suspended else ("JobResumed", "Job resumed")
             conditions = [found for found in conditions if found["type"] != "Suspended"]
             conditions.append(_condition("Suspended", why=reason, moment=moment, true=suspended))
@@ -273,6 +286,7 @@ class JobController:
         job = self._store.replace(job, obj={**job.obj, "status": status})
         if decided and not pods:
             self._end(job, moment=moment)
+            self._expire(job, course)
 
     def _decide(self, conditions: list[Json], *, course: Course, complete: bool, moment: str) -> bool:
         """Adds the interim condition; says whether the Job's end is decided."""
@@ -315,6 +329,18 @@ class JobController:
             delete(self._store, record=job, policy="Foreground")
 
 
+def _matters(change: Change) -> bool:
+    """Whether a pod's write can change what its Job counts."""
+    if change.kind != "MODIFIED" or change.before is None:
+        return True
+    before, after = change.before, change.after
+    return (
+        before.terminating != after.terminating
+        or before.obj["status"].get("phase") != after.obj["status"].get("phase")
+        or pod_status.is_ready(before.obj) != pod_status.is_ready(after.obj)
+    )
+
+
 def _has(conditions: list[Json], kind: str) -> bool:
     return any(found["type"] == kind and found["status"] == "True" for found in conditions)
 
@@ -331,7 +357,7 @@ def _condition(kind: str, *, why: tuple[str, str], moment: str, true: bool = Tru
 
 
 def policy_action(policy: Json | None, *, pod: Record) -> tuple[str, str]:
-    """The action of the first rule of a podFailurePolicy that a failed pod matches, and the message that goes with it."""
+    """The action and message of the first rule of a podFailurePolicy that a failed pod matches."""
     status = pod.obj["status"]
     where = "/".join(pod.key)
     for index, rule in enumerate((policy or {}).get("rules", [])):
@@ -345,5 +371,7 @@ def policy_action(policy: Json | None, *, pod: Record) -> tuple[str, str]:
             code = container["state"].get("terminated", {}).get("exitCode", 0)
             named = codes is not None and codes.get("containerName") in (None, container["name"])
             if code and named and (code in codes["values"]) == (codes["operator"] == "In"):
-                return rule["action"], f"Container {container['name']} for pod {where} failed with exit code {code} {tail}"
+                return rule[
+                    "action"
+                ], f"Container {container['name']} for pod {where} failed with exit code {code} {tail}"
     return "Count", ""

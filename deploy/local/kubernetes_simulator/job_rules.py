@@ -167,13 +167,9 @@ def _check_policy_rule(rule: Json, *, path: str, spec: Json, names: set[str | No
                 )
             )
     if codes is not None and conditions:
-        errors.append(
-            invalid_without_value(path, "specifying both OnExitCodes and OnPodConditions is not supported")
-        )
+        errors.append(invalid_without_value(path, "specifying both OnExitCodes and OnPodConditions is not supported"))
     if codes is None and not conditions:
-        errors.append(
-            invalid_without_value(path, "specifying one of OnExitCodes and OnPodConditions is required")
-        )
+        errors.append(invalid_without_value(path, "specifying one of OnExitCodes and OnPodConditions is required"))
     return errors
 
 
@@ -221,7 +217,9 @@ def check_job_update(job: Json, *, old: Json) -> list[FieldError]:
 
 
 def _without_scheduling(template: Json) -> Json:
-    pod = {key: value for key, value in template["spec"].items() if key not in ("nodeSelector", "tolerations", "affinity")}
+    pod = {
+        key: value for key, value in template["spec"].items() if key not in ("nodeSelector", "tolerations", "affinity")
+    }
     return {"spec": pod}
 
 
@@ -241,9 +239,7 @@ def check_job_status(job: Json, *, old: Json) -> list[FieldError]:
     status = job.get("status", {})
     for field in ("active", "ready", "succeeded", "failed", "terminating"):
         if status.get(field, 0) < 0:
-            errors.append(
-                invalid_value(f"status.{field}", status[field], "must be greater than or equal to 0")
-            )
+            errors.append(invalid_value(f"status.{field}", status[field], "must be greater than or equal to 0"))
     complete, failed = _is_true(job, "Complete"), _is_true(job, "Failed")
     changed = complete != _is_true(old, "Complete") or failed != _is_true(old, "Failed")
     rules = [
@@ -270,12 +266,12 @@ def check_job_status(job: Json, *, old: Json) -> list[FieldError]:
         ),
     ]
     errors += [invalid_without_value("status.conditions", detail) for broken, detail in rules if broken]
-    return errors + _check_finished_status(job, old=old, complete=complete, finished=complete or failed, changed=changed)
+    return errors + _check_finished_status(
+        job, old=old, complete=complete, finished=complete or failed, changed=changed
+    )
 
 
-def _check_finished_status(
-    job: Json, *, old: Json, complete: bool, finished: bool, changed: bool
-) -> list[FieldError]:
+def _check_finished_status(job: Json, *, old: Json, complete: bool, finished: bool, changed: bool) -> list[FieldError]:
     errors: list[FieldError] = []
     status, before = job.get("status", {}), old.get("status", {})
     if is_finished(old) and not finished:
@@ -320,6 +316,6 @@ def check_finalizers(new: Json, *, old: Json) -> list[FieldError]:
         forbidden_value(
             "metadata.finalizers",
             "no new finalizers can be added if the object is being deleted, found new finalizers "
-            f'[]string{{{", ".join(chr(34) + name + chr(34) for name in sorted(added))}}}',
+            f"[]string{{{', '.join(chr(34) + name + chr(34) for name in sorted(added))}}}",
         )
     ]

@@ -46,7 +46,9 @@ class LogRequest:
             since_seconds=number_of(request, "sinceSeconds"),
         )
         if wanted.tail_lines is not None and wanted.tail_lines < 0:
-            raise bad_request('PodLogOptions "" is invalid: tailLines: Invalid value: must be greater than or equal to 0')
+            raise bad_request(
+                'PodLogOptions "" is invalid: tailLines: Invalid value: must be greater than or equal to 0'
+            )
         return wanted
 
     def select(self, lines: list[tuple[float, str]]) -> list[tuple[float, str]]:

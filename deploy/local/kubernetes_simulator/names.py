@@ -1,5 +1,6 @@
 """The rules of names and labels (apimachinery `util/validation`), in the wording of 1.36."""
 
+import functools
 import re
 from collections.abc import Callable
 
@@ -51,10 +52,11 @@ def subdomain_problems(text: str) -> list[str]:
     return problems
 
 
-def label_value_problems(text: str) -> list[str]:
+@functools.lru_cache(8192)
+def label_value_problems(text: str) -> tuple[str, ...]:
     """Why a text is no label value."""
     if _size(text) <= LABEL_LIMIT and _is_value(text):
-        return []
+        return ()
     problems = [_too_long(LABEL_LIMIT)] if _size(text) > LABEL_LIMIT else []
     if not _is_value(text):
         problems.append(
@@ -62,18 +64,19 @@ def label_value_problems(text: str) -> list[str]:
             "start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used "
             f"for validation is '{_VALUE}')"
         )
-    return problems
+    return tuple(problems)
 
 
-def qualified_name_problems(text: str) -> list[str]:
+@functools.lru_cache(8192)
+def qualified_name_problems(text: str) -> tuple[str, ...]:
     """Why a text is no label or annotation key: an optional DNS subdomain, `/`, and a name of up to 63."""
     prefix, slash, name = text.rpartition("/")
     if "/" in prefix:
-        return [
+        return (
             "a qualified name must consist of alphanumeric characters, '-', '_' or '.', and must start and end with "
             "an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is "
-            f"'{_NAME_PART}') with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
-        ]
+            f"'{_NAME_PART}') with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')",
+        )
     problems = []
     if slash:
         if not prefix:
@@ -90,12 +93,12 @@ def qualified_name_problems(text: str) -> list[str]:
             "alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is "
             f"'{_NAME_PART}')"
         )
-    return problems
+    return tuple(problems)
 
 
 def check_labels(labels: dict[str, str], *, path: str) -> list[FieldError]:
     """`path` names the map itself: the server reports no key (apis/meta/v1/validation ValidateLabels)."""
-    errors = []
+    errors: list[FieldError] = []
     for key, value in labels.items():
         errors.extend(invalid_value(path, key, problem) for problem in qualified_name_problems(key))
         errors.extend(invalid_value(path, value, problem) for problem in label_value_problems(value))
@@ -104,7 +107,7 @@ def check_labels(labels: dict[str, str], *, path: str) -> list[FieldError]:
 
 def check_annotations(annotations: dict[str, str], *, path: str) -> list[FieldError]:
     """Keys are label keys of any case; keys and values together may have 256 KiB."""
-    errors = []
+    errors: list[FieldError] = []
     total = 0
     for key, value in annotations.items():
         errors.extend(invalid_value(path, key, problem) for problem in qualified_name_problems(key.lower()))

@@ -21,11 +21,15 @@ def apply_patch(obj: Json, *, patch: Any, media_type: str, definition_name: str)
             return _json_patch(copy.deepcopy(obj), operations=patch)
         case "application/merge-patch+json":
             if not isinstance(patch, dict):
-                raise bad_request("error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}")
+                raise bad_request(
+                    "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}"
+                )
             merged = merge(obj, patch=patch)
         case "application/strategic-merge-patch+json":
             if not isinstance(patch, dict):
-                raise bad_request("error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}")
+                raise bad_request(
+                    "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}"
+                )
             merged = _strategic(obj, patch=patch, node=definition(definition_name))
         case _:
             raise unsupported_media_type((*ACCEPTED, "application/apply-patch+yaml", "application/apply-patch+cbor"))

@@ -1,5 +1,6 @@
 """What a pod (template) must fulfil: the rules of pkg/apis/core/validation that a build Job can run into."""
 
+import functools
 import re
 from fractions import Fraction
 from typing import Any
@@ -51,6 +52,7 @@ _SCALES = {
 _QUANTITY = re.compile(r"([+-]?[0-9]*\.?[0-9]*)([numkMGTPE]i?|Ki|)")
 
 
+@functools.lru_cache(4096)
 def quantity(text: str | float) -> Fraction | None:
     """The value of a quantity such as `500m` or `2Gi`, or None where it is none."""
     text = str(text)
@@ -80,9 +82,7 @@ def check_pod_spec(spec: Json, *, path: str) -> list[FieldError]:
     for index, container in enumerate(containers):
         errors += _check_container(container, path=f"{path}.containers[{index}]", volumes=volumes, names=names)
     for index, container in enumerate(spec.get("initContainers", [])):
-        errors += _check_container(
-            container, path=f"{path}.initContainers[{index}]", volumes=volumes, names=names
-        )
+        errors += _check_container(container, path=f"{path}.initContainers[{index}]", volumes=volumes, names=names)
     if spec.get("dnsPolicy") not in _DNS_POLICIES:
         errors.append(not_supported(f"{path}.dnsPolicy", spec.get("dnsPolicy"), _DNS_POLICIES))
     deadline = spec.get("activeDeadlineSeconds")
@@ -110,7 +110,9 @@ def _check_volumes(volumes: list[Json], *, path: str) -> tuple[set[str], list[Fi
             errors.append(required(where, "must specify a volume type"))
         elif len(sources) > 1:
             errors.append(
-                FieldError("FieldValueForbidden", f"{where}.{sources[1]}", "Forbidden: may not specify more than 1 volume type")
+                FieldError(
+                    "FieldValueForbidden", f"{where}.{sources[1]}", "Forbidden: may not specify more than 1 volume type"
+                )
             )
         if "secret" in volume and not volume["secret"].get("secretName"):
             errors.append(required(f"{where}.secret.secretName"))
@@ -217,7 +219,7 @@ def _check_resources(resources: Json, *, path: str) -> list[FieldError]:
     limits, requests = resources.get("limits", {}), resources.get("requests", {})
     for field, amounts in (("limits", limits), ("requests", requests)):
         for name, amount in amounts.items():
-            where = f"{path}.{field}[{name}]" if "/" not in name and "." not in name else f"{path}.{field}[{name}]"
+            where = f"{path}.{field}[{name}]"
             errors += [invalid_value(where, name, problem) for problem in qualified_name_problems(name)]
             if "/" not in name and name not in _STANDARD_RESOURCES and not name.startswith("hugepages-"):
                 errors.append(invalid_value(where, name, "must be a standard resource type or fully qualified"))
@@ -230,9 +232,7 @@ def _check_resources(resources: Json, *, path: str) -> list[FieldError]:
         wanted, allowed = quantity(amount), quantity(limit) if limit is not None else None
         if wanted is not None and allowed is not None and wanted > allowed:
             errors.append(
-                invalid_value(
-                    f"{path}.requests", str(amount), f"must be less than or equal to {name} limit of {limit}"
-                )
+                invalid_value(f"{path}.requests", str(amount), f"must be less than or equal to {name} limit of {limit}")
             )
     return errors
 
@@ -269,7 +269,11 @@ def _check_tolerations(tolerations: list[Json], *, path: str) -> list[FieldError
             errors += check_labels({key: ""}, path=f"{where}.key")
         elif operator != "Exists":
             errors.append(
-                invalid_value(f"{where}.operator", operator, "operator must be Exists when `key` is empty, which means \"match all values and all keys\"")
+                invalid_value(
+                    f"{where}.operator",
+                    operator,
+                    'operator must be Exists when `key` is empty, which means "match all values and all keys"',
+                )
             )
         if operator not in ("", "Equal", "Exists"):
             errors.append(not_supported(f"{where}.operator", operator, ["Equal", "Exists"]))

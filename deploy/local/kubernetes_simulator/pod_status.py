@@ -56,9 +56,7 @@ def pending() -> Json:
 
 
 def unschedulable(pod: Json, *, moment: str) -> Json:
-    condition = _condition(
-        "PodScheduled", true=False, moment=moment, reason="Unschedulable", message=UNSCHEDULABLE
-    )
+    condition = _condition("PodScheduled", true=False, moment=moment, reason="Unschedulable", message=UNSCHEDULABLE)
     return {**pod["status"], "conditions": [condition]}
 
 

@@ -39,7 +39,7 @@ _OPTIONS = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "Patc
 
 
 def is_true(text: str | None) -> bool:
-    return (text or "").lower() in ("true", "1", "")  if text is not None else False
+    return (text or "").lower() in ("true", "1", "") if text is not None else False
 
 
 def verb_of(request: web.BaseRequest, *, target: Target) -> str:
@@ -66,7 +66,10 @@ async def read_body(request: web.BaseRequest, *, verb: str) -> Body:
         _read_options(body, query=query, verb=verb)
     if not raw:
         if verb in ("create", "update", "patch"):
-            raise bad_request("the object provided is unrecognized (must be of type Job): couldn't get version/kind; json parse error: unexpected end of JSON input")
+            raise bad_request(
+                "the object provided is unrecognized: couldn't get version/kind; json parse error: "
+                "unexpected end of JSON input"
+            )
         return body
     body.obj = _decode(raw, verb=verb, media_type=request.content_type if "Content-Type" in request.headers else _JSON)
     return body
@@ -125,9 +128,7 @@ def number_of(request: web.BaseRequest, name: str) -> int | None:
     try:
         return int(text)
     except ValueError:
-        raise bad_request(
-            f'strconv.ParseInt: parsing "{text}": invalid syntax'
-        ) from None
+        raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
 
 
 def version_of(request: web.BaseRequest, *, target: Target) -> int | None:

@@ -15,7 +15,7 @@ class Resource:
     namespaced: bool = True
     selectable: tuple[str, ...] = ()
     has_status: bool = False
-    unsupported_field: str = 'field label not supported: {0}'
+    unsupported_field: str = "field label not supported: {0}"
 
     @property
     def qualified(self) -> str:

@@ -109,13 +109,12 @@ def _go_value(value: object) -> str:
         return "bool"
     if isinstance(value, int | float):
         return "number"
-    return {str: "string", list: "array", dict: "object"}.get(type(value), "value")
+    names: dict[type, str] = {str: "string", list: "array", dict: "object"}
+    return names.get(type(value), "value")
 
 
 def _refuse(value: object, *, owner: str, path: str, wanted: str) -> WrongType:
-    return WrongType(
-        f"json: cannot unmarshal {_go_value(value)} into Go struct field {owner}.{path} of type {wanted}"
-    )
+    return WrongType(f"json: cannot unmarshal {_go_value(value)} into Go struct field {owner}.{path} of type {wanted}")
 
 
 def prune(value: Any, *, node: Node, path: str, owner: str, unknown: list[str]) -> None:
@@ -151,7 +150,9 @@ def prune(value: Any, *, node: Node, path: str, owner: str, unknown: list[str]) 
         if not isinstance(value, dict):
             raise _refuse(value, owner=owner, path=path, wanted="map[string]string")
         for key, child in value.items():
-            _prune_item(child, node=node.items, path=f"{path}.{key}" if child is None else path, owner=owner, unknown=unknown)
+            _prune_item(
+                child, node=node.items, path=f"{path}.{key}" if child is None else path, owner=owner, unknown=unknown
+            )
     else:
         _check_plain(value, node=node, path=path, owner=owner)
 

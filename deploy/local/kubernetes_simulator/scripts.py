@@ -66,8 +66,7 @@ class Scripts:
     def set_rules(self, rules: list[Json]) -> None:
         """Replaces the rules. Raises `BadRule`, and then changes nothing."""
         self._rules = [
-            (Match.parse(rule), _checked(rule.get("outcome", self.default)), rule.get("run_seconds"))
-            for rule in rules
+            (Match.parse(rule), _checked(rule.get("outcome", self.default)), rule.get("run_seconds")) for rule in rules
         ]
 
     def script_for(self, job: Json) -> str:

@@ -13,6 +13,7 @@ Labels = dict[str, str]
 
 _SET = re.compile(r"^\s*(?P<key>\S+)\s+(?P<operator>in|notin)\s*\((?P<values>[^()]*)\)\s*$")
 _COMPARED = re.compile(r"^\s*(?P<key>[^\s!=<>(),]+)\s*(?P<operator>==|=|!=|>|<)\s*(?P<value>[^\s!=<>(),]*)\s*$")
+_TERM = re.compile(r"^(?P<name>[^=!]+)(?P<operator>!=|==|=)(?P<value>.*)$")
 _EXISTS = re.compile(r"^\s*(?P<negated>!)?\s*(?P<key>[^\s!=<>(),]+)\s*$")
 
 
@@ -118,15 +119,13 @@ def parse_fields(text: str, *, resource: Resource) -> tuple[FieldTerm, ...]:
     """The terms of a fieldSelector parameter. Raises a 400 for a field that the resource does not offer."""
     terms = []
     for part in filter(None, (piece.strip() for piece in text.split(","))):
-        for sign, equal in (("!=", False), ("==", True), ("=", True)):
-            name, found, value = part.partition(sign)
-            if found:
-                break
-        else:
-            raise bad_request(f"invalid selector: '{part}'; can't understand '{part}'")
+        found = _TERM.match(part)
+        if not found:
+            raise bad_request(f"invalid selector: '{text}'; can't understand '{part}'")
+        name = found["name"]
         if name not in resource.selectable:
             raise bad_request(resource.unsupported_field.format(name))
-        terms.append(FieldTerm(tuple(name.split(".")), value, equal))
+        terms.append(FieldTerm(tuple(name.split(".")), found["value"], found["operator"] != "!="))
     return tuple(terms)
 
 

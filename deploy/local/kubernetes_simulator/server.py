@@ -230,9 +230,7 @@ class Handler:
                     return early
         response = web.StreamResponse(headers={"Content-Type": _JSON, "Cache-Control": "no-cache, private"})
         response.enable_chunked_encoding()
-        watch = self._watches.open(
-            resource=target.resource, selection=selection, version=version, send_initial=initial
-        )
+        watch = self._watches.open(resource=target.resource, selection=selection, version=version, send_initial=initial)
         try:
             await response.prepare(request)
             await self._stream(response, watch=watch, seconds=seconds, bookmarks=bookmarks)
@@ -297,7 +295,9 @@ def _options(request: web.BaseRequest, *, body: Any) -> Json:
             raise bad_request("couldn't get version/kind; json parse error")
         return dict(body.obj)
     query = request.query
-    options: Json = {name: query[name] for name in ("propagationPolicy", "gracePeriodSeconds", "dryRun") if name in query}
+    options: Json = {
+        name: query[name] for name in ("propagationPolicy", "gracePeriodSeconds", "dryRun") if name in query
+    }
     if "orphanDependents" in query:
         options["orphanDependents"] = query["orphanDependents"] == "true"
     return options

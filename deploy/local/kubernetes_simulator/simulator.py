@@ -108,18 +108,20 @@ class Simulator:
             start_outage=self._start_outage,
             reset=self._reset,
         )
-        self._server = web.Server(self._handle, request_factory=self._request, access_log=None, keepalive_timeout=_KEEP_ALIVE_SECONDS)  # type: ignore[arg-type]
+        self._server = web.Server(
+            self._handle, request_factory=self._request, access_log=None, keepalive_timeout=_KEEP_ALIVE_SECONDS
+        )
         self._socket: socket.socket | None = None
+        self._port = settings.port
         self._listener: asyncio.Server | None = None
-        self._control_server = web.Server(self._control.handle, access_log=None, keepalive_timeout=_KEEP_ALIVE_SECONDS)  # type: ignore[arg-type]
+        self._control_server = web.Server(self._control.handle, access_log=None, keepalive_timeout=_KEEP_ALIVE_SECONDS)
         self._control_listener: asyncio.Server | None = None
         self._end_of_outage: asyncio.TimerHandle | None = None
         self._make_namespaces()
 
     @property
     def url(self) -> str:
-        assert self._socket is not None
-        return f"http://{self._settings.host}:{self._socket.getsockname()[1]}"
+        return f"http://{self._settings.host}:{self._port}"
 
     @property
     def control_url(self) -> str:
@@ -142,7 +144,12 @@ class Simulator:
                 "status": {"phase": "Active"},
             }
             self._store.add(NAMESPACES, obj=namespace)
-            account = {"name": "default", "namespace": name, "uid": identity.new_uid(), "creationTimestamp": clock.now()}
+            account = {
+                "name": "default",
+                "namespace": name,
+                "uid": identity.new_uid(),
+                "creationTimestamp": clock.now(),
+            }
             self._store.add(SERVICE_ACCOUNTS, obj={"metadata": account})
 
     def _request(self, message: RawRequestMessage, payload, protocol, writer, task) -> web.BaseRequest:  # type: ignore[no-untyped-def]
@@ -156,6 +163,7 @@ class Simulator:
 
     async def start(self) -> None:
         self._socket = self._bind(self._settings.port)
+        self._port = int(self._socket.getsockname()[1])
         await self._listen()
         if self._settings.control_port is not None:
             self._control_listener = await self._loop.create_server(
@@ -170,7 +178,8 @@ class Simulator:
         return bound
 
     async def _listen(self) -> None:
-        self._listener = await self._loop.create_server(self._server, sock=self._socket, backlog=_BACKLOG)
+        if self._socket is not None:
+            self._listener = await self._loop.create_server(self._server, sock=self._socket, backlog=_BACKLOG)
 
     def _start_outage(self, seconds: float) -> None:
         """Connections are refused and cut for a while. The port stays bound, so that nobody else gets it."""
@@ -183,11 +192,10 @@ class Simulator:
     def _close_listener(self) -> None:
         if self._listener is None or self._socket is None:
             return
-        port = self._socket.getsockname()[1]
         self._listener.close()
         self._listener = None
         self._cut_connections()
-        self._socket = self._bind(port)
+        self._socket = self._bind(self._port)
 
     def _end_outage(self) -> None:
         self._end_of_outage = None

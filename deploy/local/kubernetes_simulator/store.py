@@ -26,26 +26,16 @@ def to_json(value: Any) -> bytes:
 class Record:
     """One version of one object."""
 
-    __slots__ = ("_spec", "obj", "resource", "version")
+    __slots__ = ("_spec", "key", "metadata", "obj", "resource", "uid", "version")
 
     def __init__(self, *, resource: Resource, obj: Json, version: int, spec: bytes | None = None) -> None:
         self.resource = resource
         self.obj = obj
         self.version = version
         self._spec = spec
-
-    @property
-    def metadata(self) -> Json:
-        metadata: Json = self.obj["metadata"]
-        return metadata
-
-    @property
-    def key(self) -> Key:
-        return self.metadata.get("namespace", ""), self.metadata["name"]
-
-    @property
-    def uid(self) -> str:
-        return str(self.metadata["uid"])
+        self.metadata: Json = obj["metadata"]
+        self.key: Key = (self.metadata.get("namespace", ""), self.metadata["name"])
+        self.uid: str = self.metadata["uid"]
 
     @property
     def terminating(self) -> bool:

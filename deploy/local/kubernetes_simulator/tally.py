@@ -28,11 +28,7 @@ def _identity(metadata: Json) -> str:
 
 def _groups(metadata: Json) -> dict[str, str]:
     annotations, labels = metadata.get("annotations") or {}, metadata.get("labels") or {}
-    return {
-        group: value
-        for group, key in _GROUPS.items()
-        if (value := annotations.get(key) or labels.get(key, ""))
-    }
+    return {group: value for group, key in _GROUPS.items() if (value := annotations.get(key) or labels.get(key, ""))}
 
 
 class Tally:
@@ -72,9 +68,7 @@ class Tally:
         self.max_active = max(self.max_active, len(self.active))
         for group, value in groups.items():
             self.active_by[group][value] += 1
-            self.max_active_by[group][value] = max(
-                self.max_active_by[group][value], self.active_by[group][value]
-            )
+            self.max_active_by[group][value] = max(self.max_active_by[group][value], self.active_by[group][value])
         self.sequence.append({"at": time.time(), "do": "create", "name": name, "identity": identity, **groups})
 
     def _end(self, uid: str, *, obj: Json) -> None:

@@ -9,7 +9,7 @@ from deploy.local.kubernetes_simulator.selectors import Selection
 from deploy.local.kubernetes_simulator.store import Change, Store, to_json
 
 _MAX_WAITING = 200_000
-_EMPTY = {
+_EMPTY: dict[str, dict[str, object]] = {
     "Job": {"spec": {"template": {"metadata": {}, "spec": {"containers": None}}}, "status": {}},
     "Pod": {"spec": {"containers": None}, "status": {}},
 }
