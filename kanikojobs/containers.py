@@ -48,6 +48,7 @@ _FETCH_SOURCE = _script(DIRECTORY / "fetch-source.sh")
 
 
 def source_container(build: Build, *, source: Source, options: BuildOptions) -> dict[str, Any]:
+    """The init container for a git source: leaves `context` and `Dockerfile` in the volume named `source`."""
     template = "" if build.dockerfile else _template(build, options=options)
     env = {
         "SOURCE_DIR": SOURCE_DIRECTORY,
@@ -99,21 +100,11 @@ def _template(build: Build, *, options: BuildOptions) -> str:
     )
 
 
-def _annotations(build: Build, *, image: str) -> dict[str, str]:
-    values = {
-        "event-id": build.event_id,
-        "source": build.source,
-        "third-party-id": build.third_party_id,
-        "parser-id": build.parser_id,
-        "job-name": build.job_name,
-        "correlation-id": build.correlation_id,
-        "image": image,
-        "traceparent": build.traceparent,
-    }
-    return {f"{PREFIX}{name}": value for name, value in values.items() if value}
-
-
 def kaniko_container(build: Build, *, source: Source, image: str, options: BuildOptions) -> dict[str, Any]:
+    """The container that builds and pushes `image`. Its volumes are named `source`, `registry` and `bucket`.
+
+    Raises `PermanentError` (EnvironmentInvalid, DestinationInvalid).
+    """
     mounts: list[dict[str, Any]] = []
     env = _variables(options.environment)
     env += [_from_secret(name, key) for name, key in sorted(options.secret_environment.items())]
