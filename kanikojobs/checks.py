@@ -72,10 +72,10 @@ def check_build_options(**_: Any) -> list[checks.CheckMessage]:
     try:
         build_options()
     except ValueError as error:
-        name, _, problem = str(error).partition(": ")
+        name, colon, problem = str(error).partition(": ")
         return [
             checks.Error(
-                f"KANIKOJOBS_{name.upper()} cannot work: {problem}.",
+                f"KANIKOJOBS_{name.upper()} cannot work{colon}{problem}.",
                 hint="Every Job would be refused. The README's table of settings has an example of each.",
                 id="kanikojobs.E005",
             )

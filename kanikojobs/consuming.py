@@ -14,8 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import structlog
-from django.db import InterfaceError, OperationalError
-from django.db import connection as database
+from django.db import InterfaceError, OperationalError, connections
 
 from kanikojobs import amqp, dead_letters, intake
 from kanikojobs.amqp import Delivery
@@ -108,7 +107,7 @@ class Consuming:
                     wait = min(LONGEST_BACKOFF, 0.2 * 2 ** min(failures, 10)) * random.uniform(0.5, 1)  # noqa: S311
                     log.warning("rabbitmq-away", error=_brief(error), retry_in=round(wait, 2))
                     self.stop.wait(wait)
-            writer.submit(database.close).result()
+            writer.submit(connections.close_all).result()  # the writer thread's own
         return self.counts
 
     def _drain(self, connection: amqp.BlockingConnection, writer: ThreadPoolExecutor) -> None:
@@ -164,7 +163,7 @@ class Consuming:
                 return write(messages)
             except (OperationalError, InterfaceError) as error:
                 failures += 1
-                database.close()
+                connections.close_all()
                 wait = min(LONGEST_BACKOFF, 0.1 * 2 ** min(failures, 10)) * random.uniform(0.5, 1)  # noqa: S311
                 log.warning("database-away", error=_brief(error), held=len(messages), retry_in=round(wait, 2))
                 if self.stop.wait(wait):

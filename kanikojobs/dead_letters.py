@@ -156,7 +156,7 @@ def structured(event: JobStartEvent) -> dict[str, Any]:
 
 
 def record(letters: Sequence[Letter]) -> None:
-    """Write dead letters; one that is open already with the same bytes and cause is counted, not doubled.
+    """Write dead letters; one that is open already with the same message and cause is counted, not doubled.
 
     Must run inside the transaction that settles the messages.
     """
@@ -165,35 +165,37 @@ def record(letters: Sequence[Letter]) -> None:
     unique: dict[tuple[bytes, str, str, int], tuple[Letter, int]] = {}
     for letter in letters:
         key = (
-            hashlib.sha256(letter.body).digest(),
+            message_hash(letter),
             str(letter.cause),
             str(letter.origin),
             letter.kaniko_job_id or 0,
         )
         unique[key] = (letter, unique[key][1] + 1 if key in unique else 1)
     with connection.cursor() as cursor:
-        for (body_hash, cause, origin, _), (letter, times) in sorted(unique.items(), key=lambda item: item[0]):
+        for (hash, cause, origin, _), (letter, times) in sorted(unique.items(), key=lambda item: item[0]):
             cursor.execute(
                 """
                 INSERT INTO kanikojobs_deadletter AS letter (
-                    cause, origin, reason, faults, fingerprint, body, content_type, headers, properties, body_hash,
+                    cause, origin, reason, faults, fingerprint, body, content_type, headers, properties, message_hash,
                     ce_source, ce_id, event_id, kaniko_job_id, times_seen
                 ) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-                ON CONFLICT (body_hash, cause, origin) WHERE state = 'open' AND kaniko_job_id IS NULL
+                ON CONFLICT (message_hash, cause, origin) WHERE state = 'open' AND kaniko_job_id IS NULL
                 DO UPDATE SET
-                    times_seen = letter.times_seen + excluded.times_seen, last_died_at = clock_timestamp()
+                    times_seen = letter.times_seen + excluded.times_seen,
+                    -- Not before the last one: the clock may have been set back, or be another server's.
+                    last_died_at = GREATEST(letter.last_died_at, clock_timestamp())
                 """,
                 [
                     cause,
                     origin,
                     printable(letter.reason),
                     json.dumps([{"path": printable(f.path), "problem": printable(f.problem)} for f in letter.faults]),
-                    fingerprint(cause=letter.cause, reason=letter.reason),
+                    fingerprint(cause=letter.cause, reason=printable(letter.reason)),
                     letter.body,
                     printable(letter.content_type)[:256],
                     json.dumps(storable(letter.headers)),
                     json.dumps(storable(letter.properties)),
-                    body_hash,
+                    hash,
                     printable(letter.ce_source)[:512],
                     printable(letter.ce_id)[:256],
                     letter.event_id,
@@ -201,6 +203,23 @@ def record(letters: Sequence[Letter]) -> None:
                     times,
                 ],
             )
+
+
+def message_hash(letter: Letter) -> bytes:
+    """Equal for the same message, however often it is handed over.
+
+    In binary mode two events can have the same body and differ in their headers. Other headers do not count: the
+    broker adds to them on each delivery.
+    """
+    attributes = {
+        str(name).lower(): storable(value)
+        for name, value in letter.headers.items()
+        if str(name).lower().startswith(("ce-", "cloudevents"))
+    }
+    digest = hashlib.sha256(letter.body)
+    if attributes:
+        digest.update(b"\0" + json.dumps(attributes, sort_keys=True).encode())
+    return digest.digest()
 
 
 def fingerprint(*, cause: str, reason: str) -> str:

@@ -45,7 +45,7 @@ class JobStartEvent(models.Model):
 
     third_party_id = models.CharField("third party ID", max_length=128)
     parser_id = models.CharField("parser ID", max_length=128)
-    correlation_id = models.CharField("correlation ID", max_length=128)
+    correlation_id = models.CharField("correlation ID", max_length=256)
     job_name = models.CharField(max_length=256, help_text="As asked for; Kubernetes sees a name that fits.")
     priority = models.PositiveSmallIntegerField(help_text="1 is the most urgent, 10 the least.")
     build_type = models.CharField(max_length=64)
@@ -304,7 +304,7 @@ class JobAttempt(models.Model):
 class DeadLetter(models.Model):
     """What could not be used, with all the evidence: the body to the byte, the headers, why, and how often.
 
-    The same bytes that die again for the same cause while the letter is open are the same letter, seen once more:
+    The same message that dies again for the same cause while the letter is open is the same letter, seen once more:
     a redelivery after a lost acknowledgement adds no row.
     """
 
@@ -335,7 +335,9 @@ class DeadLetter(models.Model):
     content_type = models.CharField(max_length=256, blank=True, db_default="")
     headers = models.JSONField(default=dict, db_default={})
     properties = models.JSONField(default=dict, db_default={}, help_text="AMQP properties, or the HTTP request.")
-    body_hash = models.BinaryField(max_length=32, help_text="SHA-256 of the body.")
+    message_hash = models.BinaryField(
+        max_length=32, help_text="SHA-256 of the body and, in binary mode, of the event's attributes in the headers."
+    )
 
     ce_source = models.CharField(
         "source", max_length=512, blank=True, db_default="", help_text="As far as it could be read."
@@ -359,7 +361,7 @@ class DeadLetter(models.Model):
     class Meta:
         constraints = [
             models.UniqueConstraint(
-                fields=["body_hash", "cause", "origin"],
+                fields=["message_hash", "cause", "origin"],
                 condition=Q(state="open", kaniko_job__isnull=True),
                 name="deadletter_open_once",
             ),
@@ -416,7 +418,8 @@ class Tally(models.Model):
     class Meta:
         verbose_name_plural = "tallies"
         constraints = [
-            models.UniqueConstraint(fields=["series", "minute", "shard"], name="tally_one_row_per_minute_and_shard"),
+            # The minute first: its index is also how the sums are read, which are of one minute (the epoch) or a range.
+            models.UniqueConstraint(fields=["minute", "series", "shard"], name="tally_one_row_per_minute_and_shard"),
             models.CheckConstraint(condition=Q(count__gte=0), name="tally_never_negative"),
         ]
 

@@ -123,7 +123,7 @@ class DeadLetterAdmin(ReadOnlyAdmin):
     list_filter = ("cause", "state", "origin", "last_died_at")
     search_fields = ("ce_id__exact", "fingerprint__exact")
     search_help_text = "A whole event id or fingerprint."
-    exclude = ("body", "body_hash", "faults")
+    exclude = ("body", "message_hash", "faults")
     readonly_fields = ("body_as_text",)
 
     @admin.display(description="reason")

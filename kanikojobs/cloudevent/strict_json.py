@@ -14,8 +14,8 @@ from collections import Counter
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from kanikojobs.cloudevent.hostile_text import member
 from kanikojobs.errors import Fault, InvalidEvent
-from kanikojobs.hostile_text import member
 
 MAX_FAULTS = 50
 """As many as a person reads. A message can have a hundred thousand."""

@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
+from kanikojobs.cloudevent.hostile_text import header_name, kind, member, quoted, text_problem
 from kanikojobs.errors import Fault
-from kanikojobs.hostile_text import header_name, kind, member, quoted, text_problem
 
 MAX_EVENT_ID_LENGTH = 256
 MAX_SOURCE_LENGTH = 512

@@ -24,8 +24,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from kanikojobs.cloudevent.hostile_text import kind, member, quoted, text_problem
 from kanikojobs.errors import Fault
-from kanikojobs.hostile_text import kind, member, quoted, text_problem
 
 MAX_IDENTIFIER_LENGTH = 128
 MAX_TOKEN_LENGTH = 63

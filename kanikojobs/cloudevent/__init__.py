@@ -18,11 +18,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from kanikojobs import attributes, envelope, strict_json
-from kanikojobs.envelope import UNREADABLE, StartEvent
+from kanikojobs.cloudevent import attributes, envelope, strict_json
+from kanikojobs.cloudevent.envelope import UNREADABLE, StartEvent
+from kanikojobs.cloudevent.hostile_text import header_name, kind
+from kanikojobs.cloudevent.job_start import Rules
 from kanikojobs.errors import Fault, InvalidEvent, NotOurs
-from kanikojobs.hostile_text import header_name, kind
-from kanikojobs.job_start import Rules
 
 __all__ = ["Rules", "StartEvent", "batch_from_http", "from_amqp", "from_http", "is_batch", "split_batch"]
 

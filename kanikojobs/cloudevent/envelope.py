@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from kanikojobs import attributes, job_start
-from kanikojobs.attributes import Extensions
+from kanikojobs.cloudevent import attributes, job_start
+from kanikojobs.cloudevent.attributes import Extensions
+from kanikojobs.cloudevent.hostile_text import kind
+from kanikojobs.cloudevent.job_start import JobStart, Rules
+from kanikojobs.cloudevent.strict_json import MAX_FAULTS
 from kanikojobs.errors import Fault, InvalidEvent, NotOurs
-from kanikojobs.hostile_text import kind
-from kanikojobs.job_start import JobStart, Rules
-from kanikojobs.strict_json import MAX_FAULTS
 
 SPECVERSION = "1.0"
 UNREADABLE: Final = object()
