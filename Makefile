@@ -1,0 +1,40 @@
+# Every target does its own set-up: Python packages into .venv, everything else into .local. Nothing is installed on the
+# machine. PYTHON names another Python (3.11 or newer) to build .venv with.
+
+PYTHON ?= python3
+PY := .venv/bin/python
+SOURCES := kanikojobs project deploy tests manage.py
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-cluster bench lint format clean
+
+help:  ## What there is
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
+
+demo: .venv/ready  ## The whole system with sample events, until Ctrl-C. DEMO_ONCE=1: check the result and end
+	@exec $(PY) -m deploy.local.demo
+
+test: .venv/ready  ## The tests, against real PostgreSQL and RabbitMQ. ARGS="tests/test_x.py -k name": some of them
+	@exec $(PY) -m pytest $(ARGS)
+
+test-cluster: .venv/ready  ## The tests that talk to Kubernetes, against the current context, after asking
+	@KANIKOJOBS_CLUSTER=kubeconfig exec $(PY) -m pytest -m cluster $(ARGS)
+
+bench: .venv/ready  ## What it can do on this machine. CASE=name: one of the measurements
+	@exec $(PY) -m tests.bench $(CASE)
+
+lint: .venv/ready  ## ruff (rules and format) and mypy
+	$(PY) -m ruff check $(SOURCES)
+	$(PY) -m ruff format --check $(SOURCES)
+	@# mypy's Django plugin reads the settings; it connects to nothing.
+	DJANGO_DEBUG=1 DATABASE_URL=postgres://localhost/none $(PY) -m mypy $(SOURCES)
+
+format: .venv/ready  ## Put the code into the format that lint asks for
+	$(PY) -m ruff check --fix $(SOURCES)
+	$(PY) -m ruff format $(SOURCES)
+
+clean:  ## Remove what the other targets have made
+	@sh deploy/local/clean.sh
+
+.venv/ready: requirements.txt requirements-dev.txt deploy/local/venv.sh
+	@sh deploy/local/venv.sh "$(PYTHON)"

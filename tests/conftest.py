@@ -1,0 +1,37 @@
+"""What every test may ask for.
+
+The servers come from `tests.stack_plugin`, which explains why it is not in here.
+"""
+
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+from pytest_django import Settings
+
+from deploy.local.postgres import Postgres
+from deploy.local.rabbitmq import RabbitMQ
+from deploy.local.stack import Given
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(postgres: Postgres | Given, django_db_setup: None) -> None:
+    """pytest-django's own, once there is a server to make the test database in."""
+
+
+@pytest.fixture
+def queues(settings: Settings, rabbitmq: RabbitMQ | Given) -> Iterator[None]:
+    """Names of its own for the test's queues and dead-letter exchange in the settings; deleted afterwards."""
+    from kanikojobs.amqp import connect
+
+    name = f"test-{uuid4().hex[:12]}"
+    settings.RABBITMQ_URL = rabbitmq.url
+    settings.KANIKOJOBS_QUEUE = name
+    settings.KANIKOJOBS_DLQ = f"{name}.dlq"
+    settings.KANIKOJOBS_DLX = f"{name}.dlx"
+    yield
+    channel = connect(rabbitmq.url, name="tests").channel()
+    channel.queue_delete(settings.KANIKOJOBS_QUEUE)
+    channel.queue_delete(settings.KANIKOJOBS_DLQ)
+    channel.exchange_delete(settings.KANIKOJOBS_DLX)
+    channel.connection.close()
