@@ -26,7 +26,7 @@ _EXPANDED = re.compile(r"\$+(?=\()|\${2,}")
 def literal(text: str) -> str:
     """`text` so that it reaches the process unchanged (see `$(VAR_NAME)` in the Container API's `args` and
     `env`)."""
-    return _EXPANDED.sub(lambda dollars: dollars[0] * 2, text)
+    return _EXPANDED.sub(lambda dollars: dollars[0] * 2, text) if "$" in text else text
 
 
 def is_name(name: str) -> bool:

@@ -3,10 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from kanikojobs.build_options import BuildOptions, Resources, SecretKey
 from kanikojobs.naming import kubernetes_name, short_hash
-
-__all__ = ["Build", "BuildOptions", "Resources", "SecretKey"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -155,7 +155,7 @@ def _from_bucket(parts: SplitResult, *, port: int | None, rules: SourceRules) ->
     return Source(
         kind=SourceKind(parts.scheme),
         host="",
-        url=f"{parts.scheme}://{bucket}/{key}",
+        url=f"{parts.scheme}://{bucket}/{quote(key)}",
         sub_path=_only_sub_path(parts.fragment),
     )
 

@@ -168,7 +168,7 @@ def test_the_sample_event_becomes_the_job_that_the_document_promises():
 
 
 def test_the_same_row_gives_the_same_manifest():
-    reordered = replace(SAMPLE, environment=dict(reversed(SAMPLE.environment.items())))
+    reordered = replace(SAMPLE, environment=dict(reversed(list(SAMPLE.environment.items()))))
 
     first = job_manifest(build=SAMPLE, options=EVERYTHING)
     second = job_manifest(build=reordered, options=EVERYTHING)

@@ -115,6 +115,10 @@ ACCEPTED = {
         "s3://sources/team/app.tar.gz",
         Source(kind=SourceKind.S3, host="", url="s3://sources/team/app.tar.gz"),
     ),
+    "an object whose name has a space and a percent sign": (
+        "s3://sources/my%20app%25.tar.gz",
+        Source(kind=SourceKind.S3, host="", url="s3://sources/my%20app%25.tar.gz"),
+    ),
     "Google Cloud Storage with a folder": (
         "gs://sources/builds/app.tgz#:api",
         Source(kind=SourceKind.GS, host="", url="gs://sources/builds/app.tgz", sub_path="api"),
