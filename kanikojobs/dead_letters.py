@@ -235,11 +235,18 @@ def printable(text: str) -> str:
     return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
-def storable(value: Any) -> Any:
+# AMQP's tables may nest as deep as a frame is long, and each level costs the interpreter's stack.
+MOST_NESTED = 16
+
+
+def storable(value: Any, *, depth: int = 0) -> Any:
     """A copy that jsonb can hold of whatever AMQP's field tables or HTTP headers carry."""
     match value:
-        case None | bool() | int():
+        case None | bool():
             return value
+        case int():
+            # Python refuses to write out integers of thousands of digits; AMQP's own have 64 bits.
+            return int(value) if value.bit_length() <= 64 else hex(value)
         case float():
             return value if value - value == 0 else str(value)
         case str():
@@ -248,8 +255,10 @@ def storable(value: Any) -> Any:
             return printable(bytes(value).decode("utf-8", "backslashreplace"))
         case datetime():
             return value.isoformat()
+        case Mapping() | list() | tuple() if depth == MOST_NESTED:
+            return f"nested deeper than {MOST_NESTED} levels"
         case Mapping():
-            return {printable(str(key)): storable(item) for key, item in value.items()}
+            return {printable(str(key)): storable(item, depth=depth + 1) for key, item in value.items()}
         case list() | tuple():
-            return [storable(item) for item in value]
+            return [storable(item, depth=depth + 1) for item in value]
     return printable(str(value))

@@ -5,7 +5,7 @@ from secrets import compare_digest
 
 from django.conf import settings
 from django.contrib.auth.decorators import login_not_required
-from django.db import DatabaseError, connection
+from django.db import Error, ProgrammingError, connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.http import require_safe
 from prometheus_client import REGISTRY
@@ -26,13 +26,16 @@ def ready(request: HttpRequest) -> HttpResponse:
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1 FROM kanikojobs_jobstartevent LIMIT 1")
-    except DatabaseError as error:
+    except ProgrammingError:
+        return not_ready("The tables are missing. Run manage.py migrate.")
+    except Error:
         connection.close()
-        reason = str(error).splitlines()[0] if isinstance(error.__cause__, Exception) else type(error).__name__
-        missing = "does not exist" in reason
-        detail = "The tables are missing. Run manage.py migrate." if missing else "The database is away."
-        return JsonResponse({"status": "not ready", "detail": detail}, status=HTTPStatus.SERVICE_UNAVAILABLE)
+        return not_ready("The database is away.")
     return JsonResponse({"status": "ready"})
+
+
+def not_ready(detail: str) -> HttpResponse:
+    return JsonResponse({"status": "not ready", "detail": detail}, status=HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 @login_not_required  # Prometheus has no session; the token below protects it where that is wanted.

@@ -51,7 +51,11 @@ def record(messages: Sequence[Message], *, origin: JobStartEvent.Origin) -> Inta
         if len(messages) == 1:
             log.warning("event-unstorable", error=type(error).__name__)
             fault = Fault("", f"PostgreSQL cannot store it: {str(error).splitlines()[0]}")
-            return _write(messages, [InvalidEvent([fault])], origin=origin)
+            (reading,) = readings
+            identity = (
+                {"source": reading.source, "event_id": reading.event_id} if isinstance(reading, StartEvent) else {}
+            )
+            return _write(messages, [InvalidEvent([fault], **identity)], origin=origin)
         middle = len(messages) // 2
         first = record(messages[:middle], origin=origin)
         second = record(messages[middle:], origin=origin)
@@ -62,6 +66,11 @@ def record(messages: Sequence[Message], *, origin: JobStartEvent.Origin) -> Inta
                 **{middle + position: faults for position, faults in second.faults.items()},
             },
         )
+
+
+def refuse(message: Message, invalid: InvalidEvent, *, origin: JobStartEvent.Origin) -> IntakeResult:
+    """Keep a message as a dead letter that was found to be invalid before it could be read as an event."""
+    return _write([message], [invalid], origin=origin)
 
 
 Reading = StartEvent | InvalidEvent | NotOurs
@@ -92,7 +101,7 @@ Identity = tuple[str, str]
 
 def _write(messages: Sequence[Message], readings: Sequence[Reading], *, origin: JobStartEvent.Origin) -> IntakeResult:
     first: dict[Identity, int] = {}
-    times_seen: Counter[Identity] = Counter()
+    times_seen: Counter[tuple[Identity, bytes]] = Counter()
     events: list[StartEvent] = []
     for position, reading in enumerate(readings):
         if isinstance(reading, StartEvent):
@@ -100,8 +109,7 @@ def _write(messages: Sequence[Message], readings: Sequence[Reading], *, origin: 
             if identity not in first:
                 first[identity] = position
                 events.append(reading)
-            if reading.content_hash == readings[first[identity]].content_hash:  # type: ignore[union-attr]
-                times_seen[identity] += 1
+            times_seen[identity, reading.content_hash] += 1
 
     outcomes: list[Outcome] = []
     faults: dict[int, tuple[Fault, ...]] = {}
@@ -129,7 +137,13 @@ def _write(messages: Sequence[Message], readings: Sequence[Reading], *, origin: 
                     outcomes.append(Outcome.DUPLICATE)
         dead_letters.record(letters)
         counted = Counter(outcomes)
-        tallies.add(tallies.counts({f"intake/{origin}/{outcome}": n for outcome, n in counted.items()}))
+        causes = Counter(letter.cause for letter in letters)
+        tallies.add(
+            tallies.counts(
+                {f"intake/{origin}/{outcome}": n for outcome, n in counted.items()}
+                | {f"dead-letter/{cause}": n for cause, n in causes.items()}
+            )
+        )
         if counted[Outcome.RECORDED]:
             claims.notify()
     log.info("batch-recorded", origin=str(origin), **{str(outcome): n for outcome, n in counted.items()})
@@ -197,16 +211,16 @@ _INSERT = f"""
 
 
 def insert_events(
-    events: Sequence[StartEvent], *, times_seen: Mapping[Identity, int], origin: JobStartEvent.Origin
+    events: Sequence[StartEvent], *, times_seen: Mapping[tuple[Identity, bytes], int], origin: JobStartEvent.Origin
 ) -> dict[Identity, StoredEvent]:
     """Insert events with distinct identities and a first Kaniko Job for each new one; return the row of each identity.
 
-    Must run inside a transaction.
+    `times_seen` says how often each identity came with each content. Must run inside a transaction.
     """
     # One order for everybody: two consumers that upsert the same identities the other way round would deadlock.
     events = sorted(events, key=lambda event: (event.source, event.event_id))
     columns: list[list[Any]] = [[read(event) for event in events] for read in EVENT_COLUMNS.values()]
-    columns.append([times_seen[(event.source, event.event_id)] for event in events])
+    columns.append([times_seen[(event.source, event.event_id), event.content_hash] for event in events])
     columns.append(
         [
             naming.kubernetes_name(source=event.source, event_id=event.event_id, number=1, job_name=event.job_name)
@@ -222,8 +236,24 @@ def insert_events(
             for source, event_id, id, inserted, content_hash in cursor.fetchall()
         }
     if missing := [event for event in events if (event.source, event.event_id) not in stored]:
-        stored.update(_rows_of(missing))
+        there = _rows_of(missing)
+        # A batch can hold a conflict and, behind it, a duplicate of the very row that it conflicts with.
+        _count_again({row.id: times_seen.get((identity, row.content_hash), 0) for identity, row in there.items()})
+        stored.update(there)
     return stored
+
+
+def _count_again(times_seen: Mapping[int, int]) -> None:
+    if again := {id: times for id, times in times_seen.items() if times}:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                """
+                UPDATE kanikojobs_jobstartevent event
+                SET times_seen = event.times_seen + again.times, last_seen_at = clock_timestamp()
+                FROM unnest(%s::bigint[], %s::integer[]) AS again (id, times) WHERE event.id = again.id
+                """,
+                [list(again), list(again.values())],
+            )
 
 
 def _rows_of(events: Sequence[StartEvent]) -> dict[Identity, StoredEvent]:

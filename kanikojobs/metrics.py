@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import structlog
 from django.conf import settings
-from django.db import DatabaseError
+from django.db import Error
 from prometheus_client import REGISTRY
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -36,7 +36,7 @@ class PostgresCollector(Collector):
         up = GaugeMetricFamily("kanikojobs_database_up", "Whether Postgres answered this scrape.")
         try:
             families = [*_creation(), *_intake(), *_backlog()]
-        except DatabaseError as error:
+        except Error as error:
             log.warning("metrics-without-database", error=type(error).__name__)
             up.add_metric([], 0)
             yield up

@@ -31,6 +31,7 @@ from kanikojobs.models import JobStartEvent
 log = structlog.get_logger(__name__)
 
 QUEUED = {"status": "queued"}
+IGNORED = {"status": "ignored"}  # to an event of another type or from another source
 DIRECT = JobStartEvent.Origin.DIRECT
 
 
@@ -56,16 +57,14 @@ def receive(request: HttpRequest) -> HttpResponse:
         response["WWW-Authenticate"] = 'Bearer realm="kanikojobs"'
         return response
     try:
-        messages = messages_of(request)
+        message = message_of(request)
     except RequestDataTooBig:
         return problem(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
             f"The body is larger than {settings.DATA_UPLOAD_MAX_MEMORY_SIZE} bytes and was not read.",
         )
-    except InvalidEvent as invalid:
-        return refusal(invalid.faults)
     try:
-        result = intake.record(messages, origin=DIRECT)
+        result = take(message)
     except (OperationalError, InterfaceError) as error:
         log.warning("sink-without-database", error=type(error).__name__)
         response = problem(HTTPStatus.SERVICE_UNAVAILABLE, "The database is away; nothing was taken. Send it again.")
@@ -84,20 +83,43 @@ def authorized(request: HttpRequest) -> bool:
     )
 
 
-def messages_of(request: HttpRequest) -> list[Message]:
-    """The one message of a request, or the several of a batch. Raises `InvalidEvent` for a batch that is none."""
-    body, content_type = request.body, request.headers.get("Content-Type")
+def message_of(request: HttpRequest) -> Message:
+    """The request as it came, but for its secrets. Raises `RequestDataTooBig`."""
     properties = {
         "method": request.method,
         "path": request.path,
         "remote_addr": request.META.get("REMOTE_ADDR", ""),
     }
-    if cloudevent.is_batch(content_type):
-        bodies = cloudevent.split_batch(body=body, rules=intake.rules())
-        return [Message(item, "application/cloudevents+json", {}, properties) for item in bodies]
-    secret = {"authorization", "cookie"}
+    secret = {"authorization", "cookie", "proxy-authorization"}
     headers = {name: value for name, value in request.headers.items() if name.lower() not in secret}
-    return [Message(body, content_type, headers, properties)]
+    return Message(body_of(request), request.headers.get("Content-Type"), headers, properties)
+
+
+def body_of(request: HttpRequest) -> bytes:
+    """The body, also of a chunked request. Raises `RequestDataTooBig`.
+
+    Django reads as many bytes as Content-Length says, and a chunked request says nothing: it would seem empty.
+    """
+    if request.META.get("CONTENT_LENGTH") or not request.META.get("wsgi.input_terminated"):
+        return request.body
+    most = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    body: bytes = request.META["wsgi.input"].read(most + 1)
+    if len(body) > most:
+        raise RequestDataTooBig
+    return body
+
+
+def take(message: Message) -> IntakeResult:
+    """Record the event of a request, or each event of a batch. Raises what `intake.record` raises."""
+    if not cloudevent.is_batch(message.content_type):
+        return intake.record([message], origin=DIRECT)
+    try:
+        bodies = cloudevent.split_batch(body=message.body, rules=intake.rules())
+    except InvalidEvent as invalid:
+        return intake.refuse(message, invalid, origin=DIRECT)
+    return intake.record(
+        [Message(body, "application/cloudevents+json", {}, message.properties) for body in bodies], origin=DIRECT
+    )
 
 
 def answer(request: HttpRequest, result: IntakeResult) -> HttpResponse:
@@ -109,8 +131,11 @@ def answer(request: HttpRequest, result: IntakeResult) -> HttpResponse:
             [Fault(f"[{index}]", str(fault)) for index, faults in result.faults.items() for fault in faults],
             accepted=result.recorded + result.duplicates,
         )
-    if "reply" not in request.headers.get("Prefer", "") or set(result.outcomes) == {Outcome.NOT_OURS}:
-        return JsonResponse(QUEUED, status=HTTPStatus.ACCEPTED)
+    ours = set(result.outcomes) != {Outcome.NOT_OURS}
+    if "reply" not in request.headers.get("Prefer", ""):
+        return JsonResponse(QUEUED if ours else IGNORED, status=HTTPStatus.ACCEPTED)
+    if not ours:
+        return HttpResponse(status=HTTPStatus.ACCEPTED)
     reply = to_binary_event(
         CloudEvent(
             {

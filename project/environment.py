@@ -14,6 +14,7 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
+LONGEST_DAYS = 3650
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 FLAGS = {
     "1": True,
@@ -99,7 +100,18 @@ class Environment:
             seconds = _seconds(default) or 0.0
         elif seconds < (_seconds(least) or 0.0):
             self.fault(f"{name}={value} is too short. Write at least {least}.")
+        elif seconds > UNITS["d"] * LONGEST_DAYS:
+            self.fault(f"{name}={value} is too long. Write at most {LONGEST_DAYS}d.")
+            seconds = _seconds(default) or 0.0
         return timedelta(seconds=seconds)
+
+    def rate(self, name: str, default: str) -> str:
+        """How often a caller may call, as Django REST framework writes it: `600/min`."""
+        value = self.text(name, default)
+        if not re.fullmatch(r"[1-9][0-9]{0,8}/(s|sec|second|m|min|minute|h|hour|d|day)", value):
+            self.fault(f'{name}="{value}" is not a rate. Write for example 10/s, 600/min or 5000/hour.')
+            return default
+        return value
 
     def choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
         value = self.text(name, default)

@@ -258,8 +258,8 @@ REST_FRAMEWORK = {
         "rest_framework.throttling.AnonRateThrottle",
     ],
     "DEFAULT_THROTTLE_RATES": {
-        "user": env.text("KANIKOJOBS_API_RATE", "600/min"),
-        "anon": env.text("KANIKOJOBS_API_ANON_RATE", "60/min"),
+        "user": env.rate("KANIKOJOBS_API_RATE", "600/min"),
+        "anon": env.rate("KANIKOJOBS_API_ANON_RATE", "60/min"),
     },
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
 }

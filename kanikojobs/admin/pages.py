@@ -1,16 +1,13 @@
 """The lists and pages of events, Kaniko Jobs, attempts and dead letters."""
 
 from django.contrib import admin
-from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from kanikojobs.admin.rows import ReadOnlyAdmin
+from kanikojobs.admin.rows import PriorityFilter, ReadOnlyAdmin
 from kanikojobs.models import DeadLetter, JobAttempt, JobStartEvent, KanikoJob
-
-PAYLOADS = ("data", "extensions", "content_hash")
 
 
 @admin.register(JobStartEvent)
@@ -24,18 +21,13 @@ class JobStartEventAdmin(ReadOnlyAdmin):
         "times_seen",
         "received_at",
     )
-    list_filter = ("origin", "priority", "received_at")
+    list_filter = ("origin", PriorityFilter, "received_at")
+    payloads = ("data", "extensions", "content_hash")
     # Ids are looked up whole, each by its index. A part of an id would read the whole table.
     search_fields = ("event_id__exact", "correlation_id__exact", "parser_id__exact", "third_party_id__exact")
     search_help_text = "A whole id: event, correlation, third party or parser."
     exclude = ("content_hash",)
     readonly_fields = ("kaniko_jobs",)
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[JobStartEvent]:
-        rows = super().get_queryset(request)
-        # A list does not need the payloads; a page does.
-        route = request.resolver_match.url_name if request.resolver_match else None
-        return rows.defer(*PAYLOADS) if route and route.endswith("_changelist") else rows
 
     @admin.display(description="Kaniko Jobs")
     def kaniko_jobs(self, event: JobStartEvent) -> SafeString:
@@ -85,8 +77,7 @@ class KanikoJobAdmin(ReadOnlyAdmin):
         "number",
         "queued_at",
     )
-    list_filter = ("state", "priority", "queued_at")
-    list_select_related = ("event",)
+    list_filter = ("state", PriorityFilter, "queued_at")
     search_fields = (
         "name__exact",
         "event__event_id__exact",
@@ -121,6 +112,7 @@ class JobAttemptAdmin(ReadOnlyAdmin):
 class DeadLetterAdmin(ReadOnlyAdmin):
     list_display = ("id", "cause", "short_reason", "ce_id", "state", "times_seen", "last_died_at")
     list_filter = ("cause", "state", "origin", "last_died_at")
+    payloads = ("body", "headers", "properties", "faults")
     search_fields = ("ce_id__exact", "fingerprint__exact")
     search_help_text = "A whole event id or fingerprint."
     exclude = ("body", "message_hash", "faults")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.db.models import QuerySet
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework import viewsets
@@ -47,6 +48,11 @@ class ListAndItem(viewsets.ReadOnlyModelViewSet[Any]):
 
     pagination_class = NewestFirst
     detail_serializer_class: type[BaseSerializer[Any]]
+
+    def get_queryset(self) -> QuerySet[Any]:
+        rows = super().get_queryset()
+        # Payloads are the item's: a list of them would be read from disk to be thrown away.
+        return rows.only(*self.get_serializer_class().Meta.fields) if self.action == "list" else rows  # type: ignore[attr-defined]
 
     def get_serializer_class(self) -> type[BaseSerializer[Any]]:
         return self.detail_serializer_class if self.action == "retrieve" else super().get_serializer_class()
