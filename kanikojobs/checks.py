@@ -8,7 +8,7 @@ from typing import Any
 from django.conf import settings
 from django.core import checks
 
-from kanikojobs.build_settings import build_options
+from kanikojobs.manifest.settings import build_options
 
 
 def register_all() -> None:

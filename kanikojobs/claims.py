@@ -1,25 +1,28 @@
 """Claiming due Kaniko Jobs: which are next, for whom, and for how long they are leased.
 
-A claim takes rows in one `FOR UPDATE SKIP LOCKED` statement: the most urgent first, and the third parties of one
-urgency in turn, so that one's ten thousand events do not starve another's only one. A claimed row is `creating` under
-a lease. Whoever lost the lease moves nothing any more, and when it has run out the row is claimed again.
+The most urgent go first; the third parties that wait with one priority take turns, so that one's ten thousand events
+do not starve another's only one; and no more are active than the caps allow. A claimed row is `creating` under a
+lease. Whoever lost the lease moves nothing any more, and when it has run out the row is claimed again.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID, uuid4
 
+from django.conf import settings
 from django.db import connection, transaction
 
 from kanikojobs import tallies
+from kanikojobs.models import HIGHEST_PRIORITY, Outage
 
 # The channel on which the queue listens for due Kaniko Jobs.
 CHANNEL = "kanikojobs_queued"
 
 # Keys of PostgreSQL advisory locks are numbers; this one is "kjq" in ASCII.
 CLAIM_LOCK = 0x6B6A71
+
+UNLIMITED = 2**31 - 1
 
 
 def notify() -> None:
@@ -33,77 +36,42 @@ class Claim:
     """Kaniko Jobs that are held under one token, in the order in which they are to be created."""
 
     token: UUID
-    kaniko_jobs: tuple[int, ...]
+    kaniko_jobs: tuple[int, ...] = ()
 
 
 def claim(*, most: int, lease: timedelta) -> Claim:
-    """Claim up to so many due Kaniko Jobs for the length of a lease."""
+    """Claim up to so many due Kaniko Jobs for the length of a lease; none while an outage is going on."""
     token = uuid4()
-    parameters: dict[str, Any] = {"most": most, "token": token, "lease": lease}
-    with transaction.atomic(), connection.cursor() as cursor:
-        # One claim at a time: two that chose from the same rows would skip each other's and find too few, or, with
-        # caps, both take the last free place. A statement of its own, because the next ones' snapshots must be
-        # newer than the lock.
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [CLAIM_LOCK])
+    claimed: list[int] = []
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            # One claim at a time: two that chose from the same rows would skip each other's and find too few, or
+            # both take the last free place under a cap. A statement of its own, because the snapshots of the next
+            # ones must be newer than the lock.
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [CLAIM_LOCK])
+        if Outage.objects.filter(ongoing=True).exists():
+            return Claim(token)
+        lost = _requeue_what_is_due()
+        places = min(most, _free_places())
+        priority = _most_urgent(HIGHEST_PRIORITY)
+        while places > len(claimed) and priority is not None:
+            claimed += _claim_in_turn(priority, most=places - len(claimed), token=token, lease=lease)
+            priority = _most_urgent(priority + 1)
+        tallies.add(tallies.counts({"creation/lost": lost}))
+    return Claim(token, tuple(claimed))
+
+
+def _requeue_what_is_due() -> int:
+    """Rows whose time has come, and rows of dead workers, are due; return how many open attempts died with those."""
+    with connection.cursor() as cursor:
+        # Both indexes are as small as what waits, and mostly that is nothing.
         cursor.execute(
-            # What waited for its time is due. The index is as small as what waits, mostly empty.
             """
             UPDATE kanikojobs_kanikojob SET run_at = NULL WHERE id IN (
                 SELECT id FROM kanikojobs_kanikojob WHERE run_at <= clock_timestamp() FOR UPDATE SKIP LOCKED
             )
             """
         )
-        lost = _requeue_expired_leases()
-        cursor.execute(
-            # `heads` hops from one (priority, third party) to the next in the index of due rows: as many steps as
-            # there are third parties waiting, however many rows each has.
-            """
-            WITH RECURSIVE heads (priority, third_party_id) AS (
-                (
-                    SELECT priority, third_party_id FROM kanikojobs_kanikojob
-                    WHERE state = 'queued' AND run_at IS NULL ORDER BY priority, third_party_id LIMIT 1
-                )
-                UNION ALL
-                SELECT following.priority, following.third_party_id FROM heads CROSS JOIN LATERAL (
-                    SELECT priority, third_party_id FROM kanikojobs_kanikojob job
-                    WHERE state = 'queued' AND run_at IS NULL
-                      AND (job.priority, job.third_party_id) > (heads.priority, heads.third_party_id)
-                    ORDER BY priority, third_party_id LIMIT 1
-                ) following
-            ), candidates AS (
-                SELECT first.id, heads.priority,
-                       row_number() OVER (PARTITION BY heads.priority, heads.third_party_id ORDER BY first.id) AS turn
-                FROM heads CROSS JOIN LATERAL (
-                    SELECT id FROM kanikojobs_kanikojob job
-                    WHERE state = 'queued' AND run_at IS NULL
-                      AND job.priority = heads.priority AND job.third_party_id = heads.third_party_id
-                    ORDER BY id LIMIT %(most)s
-                ) first
-            ), chosen AS (
-                SELECT job.id, candidates.priority, candidates.turn
-                FROM candidates JOIN kanikojobs_kanikojob job USING (id)
-                WHERE job.state = 'queued'
-                ORDER BY candidates.priority, candidates.turn, job.id LIMIT %(most)s
-                FOR UPDATE OF job SKIP LOCKED
-            ), claimed AS (
-                UPDATE kanikojobs_kanikojob job SET
-                    state = 'creating', claim = %(token)s, leased_until = clock_timestamp() + %(lease)s,
-                    creating_at = clock_timestamp()
-                FROM chosen WHERE job.id = chosen.id
-                RETURNING job.id, chosen.priority, chosen.turn
-            )
-            SELECT id FROM claimed ORDER BY priority, turn, id
-            """,
-            parameters,
-        )
-        claimed = tuple(row[0] for row in cursor.fetchall())
-        tallies.add(tallies.counts({"creation/lost": lost}))
-    return Claim(token=token, kaniko_jobs=claimed)
-
-
-def _requeue_expired_leases() -> int:
-    """What dead workers held is due again; return how many open attempts are lost with them."""
-    with connection.cursor() as cursor:
         cursor.execute(
             """
             WITH expired AS (
@@ -118,6 +86,107 @@ def _requeue_expired_leases() -> int:
             """
         )
         return cursor.rowcount
+
+
+def active() -> int:
+    """How many Jobs are in the cluster, or perhaps already there: what MAX_ACTIVE_JOBS counts."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM kanikojobs_kanikojob WHERE state IN ('creating', 'created', 'running')")
+        return int(cursor.fetchone()[0])
+
+
+def _free_places() -> int:
+    cap = settings.KANIKOJOBS_MAX_ACTIVE_JOBS
+    return max(0, cap - active()) if cap else UNLIMITED
+
+
+def _most_urgent(least: int) -> int | None:
+    """The most urgent priority from this one on with which something is due."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT priority FROM kanikojobs_kanikojob
+            WHERE state = 'queued' AND run_at IS NULL AND priority >= %s ORDER BY priority LIMIT 1
+            """,
+            [least],
+        )
+        row = cursor.fetchone()
+        return row[0] if row else None
+
+
+def _claim_in_turn(priority: int, *, most: int, token: UUID, lease: timedelta) -> list[int]:
+    """Claim rows of one priority, the third parties in turn, each as far as its cap allows."""
+    with connection.cursor() as cursor:
+        # `hop` walks the index of due rows from third party to third party, on from the one whose turn was last and
+        # round to it again, until it has met as many with free places as rows are wanted. So a claim costs the same
+        # whether ten rows wait or a million, and the partial index never holds one that is finished.
+        cursor.execute(
+            """
+            WITH RECURSIVE place (third_party_id, free) AS (
+                SELECT third_party_id, %(cap)s - count(*) FROM kanikojobs_kanikojob
+                WHERE %(cap)s < %(unlimited)s AND state IN ('creating', 'created', 'running') GROUP BY third_party_id
+            ), last (third_party_id) AS (
+                SELECT COALESCE((SELECT third_party_id FROM kanikojobs_turn WHERE priority = %(priority)s), '')
+            ), hop (third_party_id, round, position, met, free) AS (
+                SELECT third_party_id, 0, 0, 0, 0::bigint FROM last
+                UNION ALL
+                SELECT following.third_party_id, following.round, hop.position + 1,
+                       hop.met + (COALESCE(place.free, %(cap)s) > 0)::int, COALESCE(place.free, %(cap)s)
+                FROM hop CROSS JOIN LATERAL (
+                    (
+                        SELECT third_party_id, hop.round AS round FROM kanikojobs_kanikojob job
+                        WHERE state = 'queued' AND run_at IS NULL AND priority = %(priority)s
+                          AND job.third_party_id > hop.third_party_id
+                        ORDER BY third_party_id LIMIT 1
+                    ) UNION ALL (
+                        SELECT third_party_id, 1 FROM kanikojobs_kanikojob job
+                        WHERE state = 'queued' AND run_at IS NULL AND priority = %(priority)s AND hop.round = 0
+                        ORDER BY third_party_id LIMIT 1
+                    )
+                    ORDER BY round LIMIT 1
+                ) following
+                LEFT JOIN place ON place.third_party_id = following.third_party_id
+                WHERE hop.met < %(most)s
+                  AND (following.round = 0 OR following.third_party_id <= (SELECT third_party_id FROM last))
+            ), candidate AS (
+                SELECT first.id, hop.position,
+                       row_number() OVER (PARTITION BY hop.position ORDER BY first.id) AS turn
+                FROM hop CROSS JOIN LATERAL (
+                    SELECT id FROM kanikojobs_kanikojob job
+                    WHERE state = 'queued' AND run_at IS NULL
+                      AND job.priority = %(priority)s AND job.third_party_id = hop.third_party_id
+                    ORDER BY id LIMIT LEAST(hop.free, ceil(%(most)s::float / (SELECT max(met) FROM hop)))
+                ) first
+                WHERE hop.position > 0 AND hop.free > 0
+            ), chosen AS (
+                SELECT job.id, candidate.turn, candidate.position
+                FROM candidate JOIN kanikojobs_kanikojob job USING (id)
+                WHERE job.state = 'queued'
+                ORDER BY candidate.turn, candidate.position LIMIT %(most)s
+                FOR UPDATE OF job SKIP LOCKED
+            ), claimed AS (
+                UPDATE kanikojobs_kanikojob job SET
+                    state = 'creating', claim = %(token)s, leased_until = clock_timestamp() + %(lease)s,
+                    creating_at = clock_timestamp()
+                FROM chosen WHERE job.id = chosen.id
+                RETURNING job.id, job.third_party_id, chosen.turn, chosen.position
+            ), moved_on AS (
+                INSERT INTO kanikojobs_turn (priority, third_party_id)
+                SELECT %(priority)s, third_party_id FROM claimed ORDER BY turn DESC, position DESC LIMIT 1
+                ON CONFLICT (priority) DO UPDATE SET third_party_id = excluded.third_party_id
+            )
+            SELECT id FROM claimed ORDER BY turn, position
+            """,
+            {
+                "priority": priority,
+                "most": most,
+                "cap": settings.KANIKOJOBS_MAX_ACTIVE_JOBS_PER_THIRD_PARTY or UNLIMITED,
+                "unlimited": UNLIMITED,
+                "token": str(token),
+                "lease": f"{lease.total_seconds()} seconds",
+            },
+        )
+        return [row[0] for row in cursor.fetchall()]
 
 
 def next_due_at() -> datetime | None:

@@ -20,11 +20,11 @@ import structlog
 from django.conf import settings
 from django.db import connection, transaction
 
-from kanikojobs import claims, dead_letters, kube, naming, tallies
-from kanikojobs.build_settings import build_options
-from kanikojobs.builds import Build
+from kanikojobs import claims, dead_letters, kube, naming, outages, tallies
 from kanikojobs.errors import ClusterUnavailable, CreationError, PermanentError, TransientError
 from kanikojobs.manifest import job_manifest
+from kanikojobs.manifest.builds import Build
+from kanikojobs.manifest.settings import build_options
 from kanikojobs.models import JobAttempt, KanikoJob, Move
 from kanikojobs.states import State
 
@@ -33,7 +33,6 @@ log = structlog.get_logger(__name__)
 Outcome = JobAttempt.Outcome
 
 LONGEST_DELAY = 60.0  # seconds between two tries, unless the server asks for longer
-UNAVAILABLE_DELAY = 2.0  # seconds until a row is due again after the cluster could not be reached
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +75,19 @@ def create(*, token: UUID, kaniko_jobs: Sequence[int]) -> CreationResult:
     """Create the Jobs that are held under a claim. Rows whose lease was lost meanwhile are left alone."""
     # Django-Q2 kills a worker whose task takes too long. Before that the rest is given back, not lost.
     stop_at = time.monotonic() + settings.KANIKOJOBS_TASK_TIMEOUT.total_seconds() / 3
+    if outages.current():
+        # Claimed before the outage began, and nothing was called yet.
+        claims.release(token=token, kaniko_jobs=kaniko_jobs)
+        return CreationResult(given_back=len(kaniko_jobs))
     held = begin(token=token, kaniko_jobs=kaniko_jobs)
     verdicts: list[tuple[Held, Verdict]] = []
     for job in held:
         verdict = attempt(job)
         verdicts.append((job, verdict))
-        if verdict.outcome == Outcome.UNAVAILABLE or time.monotonic() > stop_at:
+        if verdict.outcome == Outcome.UNAVAILABLE:
+            outages.begin(ClusterUnavailable(reason=verdict.reason, message=verdict.message))
+            break
+        if time.monotonic() > stop_at:
             break
     return settle(token=token, verdicts=verdicts, untried=held[len(verdicts) :])
 
@@ -291,9 +297,9 @@ def _move(job: Held, verdict: Verdict, *, token: UUID) -> Move:
     if verdict.outcome == Outcome.REFUSED:
         return Move(id=job.id, to=State.FAILED, reason=verdict.reason, message=verdict.message, claim=token)
     if verdict.outcome == Outcome.UNAVAILABLE:
-        delay = random.uniform(0.5, 1) * UNAVAILABLE_DELAY  # noqa: S311
-        spent = False
-    elif job.retries_used >= settings.KANIKOJOBS_MAX_RETRIES:
+        # Due at once, but nothing is claimed until the outage is over; and no retry is spent on it.
+        return Move(id=job.id, to=State.QUEUED, reason=verdict.reason, message=verdict.message, claim=token)
+    if job.retries_used >= settings.KANIKOJOBS_MAX_RETRIES:
         return Move(
             id=job.id,
             to=State.FAILED,
@@ -301,9 +307,7 @@ def _move(job: Held, verdict: Verdict, *, token: UUID) -> Move:
             message=f"{job.retries_used + 1} tries failed, the last with {verdict.reason}: {verdict.message}",
             claim=token,
         )
-    else:
-        delay = retry_delay(retries_used=job.retries_used, retry_after=verdict.retry_after)
-        spent = True
+    delay = retry_delay(retries_used=job.retries_used, retry_after=verdict.retry_after)
     return Move(
         id=job.id,
         to=State.QUEUED,
@@ -311,7 +315,7 @@ def _move(job: Held, verdict: Verdict, *, token: UUID) -> Move:
         message=verdict.message,
         claim=token,
         run_at=datetime.now(UTC) + timedelta(seconds=delay),
-        spend_retry=spent,
+        spend_retry=True,
     )
 
 

@@ -15,7 +15,7 @@ from django.db import connection, models
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
-from kanikojobs.states import FINISHED, HAS_A_UID, TRANSITIONS, UNFINISHED, State
+from kanikojobs.states import ACTIVE, FINISHED, HAS_A_UID, TRANSITIONS, UNFINISHED, State
 
 HIGHEST_PRIORITY, LOWEST_PRIORITY = 1, 10
 
@@ -116,7 +116,8 @@ class KanikoJobQuerySet(models.QuerySet["KanikoJob"]):
         A row that is missing from the answer was not in a state that allows the move (or not under the claim
         that was named): somebody else moved it first, and what they found stands.
         """
-        moves = list(moves)
+        # One order for everybody: two that move the same rows the other way round would deadlock.
+        moves = sorted(moves, key=lambda move: move.id)
         if not moves:
             return set()
         allowed = [f"{old}>{new}" for old, targets in TRANSITIONS.items() for new in targets]
@@ -243,6 +244,7 @@ class KanikoJob(models.Model):
                 condition=Q(state=State.QUEUED, run_at__isnull=True),
                 name="kanikojob_due",
             ),
+            models.Index(fields=["third_party_id"], condition=Q(state__in=ACTIVE), name="kanikojob_active"),
             models.Index(fields=["run_at"], condition=Q(run_at__isnull=False), name="kanikojob_waiting"),
             models.Index(fields=["leased_until"], condition=Q(state=State.CREATING), name="kanikojob_leases"),
             models.Index(fields=["state", "id"], condition=~Q(state=State.SUCCEEDED), name="kanikojob_by_state"),
@@ -396,6 +398,44 @@ class DeadLetter(models.Model):
 
     def __str__(self) -> str:
         return f"{self.get_cause_display()}: {self.reason[:80]}"
+
+
+class Outage(models.Model):
+    """A time in which the Kubernetes API server could not be reached, or shed load for everybody.
+
+    While one is ongoing nothing is claimed, by any cluster; one probe at a time finds out when it is over.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    ongoing = models.BooleanField(default=True, db_default=True)
+    reason = models.CharField(max_length=64)
+    message = models.TextField(blank=True, db_default="")
+    started_at = models.DateTimeField(db_default=Now())
+    ended_at = models.DateTimeField(null=True, blank=True)
+    next_probe_at = models.DateTimeField(db_default=Now())
+    probes = models.PositiveIntegerField(default=0, db_default=0)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["ongoing"], condition=Q(ongoing=True), name="outage_one_at_a_time"),
+            models.CheckConstraint(
+                condition=Q(ongoing=True, ended_at__isnull=True) | Q(ongoing=False, ended_at__isnull=False),
+                name="outage_ended_has_its_time",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.reason} since {self.started_at:%Y-%m-%d %H:%M}"
+
+
+class Turn(models.Model):
+    """Whose turn it was last among the third parties that wait with one priority: the next claim goes on from there."""
+
+    priority = models.PositiveSmallIntegerField(primary_key=True)
+    third_party_id = models.CharField("third party ID", max_length=128)
+
+    def __str__(self) -> str:
+        return f"{self.priority}: {self.third_party_id}"
 
 
 class Tally(models.Model):

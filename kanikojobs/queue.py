@@ -17,7 +17,7 @@ from django.utils import timezone
 from django_q.brokers.orm import ORM
 from django_q.signing import SignedPackage
 
-from kanikojobs import claims
+from kanikojobs import claims, outages
 
 log = structlog.get_logger(__name__)
 
@@ -71,6 +71,8 @@ class KanikoJobBroker(ORM):
         return []
 
     def _kaniko_jobs(self) -> list[Package]:
+        if outages.current() and not outages.probe_if_due():
+            return []
         claim = claims.claim(most=settings.KANIKOJOBS_CLAIM_SIZE, lease=settings.KANIKOJOBS_LEASE)
         if not claim.kaniko_jobs:
             return []

@@ -201,6 +201,8 @@ Q_CLUSTER = {
 
 KUBECONFIG = env.text("KUBECONFIG")
 KANIKOJOBS_NAMESPACE = env.text("KANIKOJOBS_NAMESPACE", "kaniko-builds")
+KANIKOJOBS_MAX_ACTIVE_JOBS = env.integer("KANIKOJOBS_MAX_ACTIVE_JOBS", 0)
+KANIKOJOBS_MAX_ACTIVE_JOBS_PER_THIRD_PARTY = env.integer("KANIKOJOBS_MAX_ACTIVE_JOBS_PER_THIRD_PARTY", 0)
 KANIKOJOBS_KUBERNETES_TIMEOUT = env.duration("KANIKOJOBS_KUBERNETES_TIMEOUT", "10s", least="100ms")
 
 # --- The build: what `kanikojobs.manifest` puts into every Job ------------------------------------------------------
@@ -210,7 +212,7 @@ KANIKOJOBS_SOURCE_IMAGE = env.text("KANIKOJOBS_SOURCE_IMAGE")
 KANIKOJOBS_BASE_REGISTRY = env.text("KANIKOJOBS_BASE_REGISTRY")
 KANIKOJOBS_RUNTIMES = env.text("KANIKOJOBS_RUNTIMES")
 KANIKOJOBS_DESTINATION = env.text(
-    "KANIKOJOBS_DESTINATION", "registry:5000/{third_party_id}/{parser_id}:{correlation_id}"
+    "KANIKOJOBS_DESTINATION", "registry:5000/{third_party_id}/{parser_id}:{short_hash}"
 )
 KANIKOJOBS_ALLOWED_HOSTS = env.items("KANIKOJOBS_ALLOWED_HOSTS", "github.com,gitlab.com,bitbucket.org")
 KANIKOJOBS_INSECURE_HOSTS = env.items("KANIKOJOBS_INSECURE_HOSTS")

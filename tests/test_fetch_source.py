@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kanikojobs.manifest import Build, BuildOptions, job_manifest
-from kanikojobs.source_rules import SourceRules
+from kanikojobs.manifest.source_rules import SourceRules
 from tests.git_server import PASSWORD, USERNAME, git, publish, serving
 from tests.kubelet import command_of, environment_of
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from kanikojobs.errors import PermanentError
 from kanikojobs.manifest import Build, BuildOptions, Resources, SecretKey, image_destination, job_manifest
+from kanikojobs.manifest.runtimes import load_runtimes
+from kanikojobs.manifest.source_rules import SourceRules
 from kanikojobs.naming import label_value
-from kanikojobs.runtimes import load_runtimes
-from kanikojobs.source_rules import SourceRules
 from tests.kubelet import command_of, environment_of, expand
 
 PREFIX = "kanikojobs.notifi.network/"

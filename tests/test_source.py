@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kanikojobs.errors import PermanentError
-from kanikojobs.source import Source, SourceKind, parse_source
-from kanikojobs.source_rules import SourceRules
+from kanikojobs.manifest.source import Source, SourceKind, parse_source
+from kanikojobs.manifest.source_rules import SourceRules
 
 COMMIT = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 RULES = SourceRules(

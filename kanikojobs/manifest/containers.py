@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kanikojobs.build_arguments import build_arguments, literal
-from kanikojobs.build_options import BuildOptions, Resources, SecretKey
-from kanikojobs.builds import Build
-from kanikojobs.destination import fill
+from kanikojobs.manifest.arguments import build_arguments, literal
+from kanikojobs.manifest.builds import Build
+from kanikojobs.manifest.destination import fill
+from kanikojobs.manifest.options import BuildOptions, Resources, SecretKey
+from kanikojobs.manifest.runtimes import DIRECTORY, advice, dockerfile_for
+from kanikojobs.manifest.source import Source, SourceKind
 from kanikojobs.naming import PREFIX, label_value
-from kanikojobs.runtimes import DIRECTORY, advice, dockerfile_for
-from kanikojobs.source import Source, SourceKind
 
 # Below /kaniko, because kaniko leaves that folder out of every image and never deletes it between stages.
 SOURCE_DIRECTORY = "/kaniko/source"

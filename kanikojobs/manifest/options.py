@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kanikojobs.build_arguments import is_name, is_reserved
-from kanikojobs.destination import check_template
-from kanikojobs.runtimes import Runtime, load_runtimes
-from kanikojobs.source_rules import SourceRules
+from kanikojobs.manifest.arguments import is_name, is_reserved
+from kanikojobs.manifest.destination import check_template
+from kanikojobs.manifest.runtimes import Runtime, load_runtimes
+from kanikojobs.manifest.source_rules import SourceRules
 
 _QUANTITY = re.compile(r"[0-9]+(?:\.[0-9]+)?(?:m|[kMGTPE]|[KMGTPE]i)?")
 
@@ -42,7 +42,7 @@ class BuildOptions:
     """The operator's side of every build.
 
     `destination` is the image's template and `cache_repo` the one of the layer cache (kaniko puts it beside
-    the image if empty); placeholders are `kanikojobs.destination.PLACEHOLDERS`. `registry_secret` is of type
+    the image if empty); placeholders are `kanikojobs.manifest.destination.PLACEHOLDERS`. `registry_secret` is of type
     kubernetes.io/dockerconfigjson. `git_secrets` maps a host to a secret of type kubernetes.io/basic-auth,
     which no other host is sent. `bucket_secret` holds AWS_… variables for s3, or `key.json` for gs.
     `secret_environment` maps build arguments to secrets. `environment` is set in both containers (proxies,

@@ -7,13 +7,13 @@ buckets are fetched by kaniko itself and must bring their Dockerfile.
 
 from typing import Any
 
-from kanikojobs.build_options import BuildOptions, Resources, SecretKey, is_quantity
-from kanikojobs.builds import Build
-from kanikojobs.containers import kaniko_container, source_container
-from kanikojobs.destination import check_template, fill
 from kanikojobs.errors import PermanentError
+from kanikojobs.manifest.builds import Build
+from kanikojobs.manifest.containers import kaniko_container, source_container
+from kanikojobs.manifest.destination import check_template, fill
+from kanikojobs.manifest.options import BuildOptions, Resources, SecretKey, is_quantity
+from kanikojobs.manifest.source import Source, SourceKind, parse_source
 from kanikojobs.naming import PREFIX, labels
-from kanikojobs.source import Source, SourceKind, parse_source
 
 __all__ = ["Build", "BuildOptions", "Resources", "SecretKey", "image_destination", "job_manifest"]
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
-from kanikojobs.source_rules import INSECURE_SETTING, SourceRules, checked_host, invalid, not_allowed
+from kanikojobs.manifest.source_rules import INSECURE_SETTING, SourceRules, checked_host, invalid, not_allowed
 
 _LONGEST_URL = 2048
 _EXAMPLE = "https://github.com/<owner>/<repository>/tree/<branch>/<folder>"

@@ -37,7 +37,7 @@ class Build:
         return kubernetes_name(source=self.source, event_id=self.event_id, number=self.number, job_name=self.job_name)
 
     def placeholders(self) -> dict[str, str]:
-        """What the templates of image names may use; see `kanikojobs.destination.PLACEHOLDERS`."""
+        """What the templates of image names may use; see `kanikojobs.manifest.destination.PLACEHOLDERS`."""
         return {
             "third_party_id": self.third_party_id,
             "parser_id": self.parser_id,

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-DIRECTORY = Path(__file__).resolve().parent.parent / "deploy" / "runtimes"
+DIRECTORY = Path(__file__).resolve().parents[2] / "deploy" / "runtimes"
 
 _HEAD = re.compile(r"^# (runtime|versions|default): (.+)$", re.MULTILINE)
 # Set in an image these break the template's own commands; a source that wants them brings its Dockerfile.

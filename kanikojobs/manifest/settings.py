@@ -7,9 +7,9 @@ from typing import Any
 from django.conf import settings
 from django.core.signals import setting_changed
 
-from kanikojobs.build_options import BuildOptions, Resources, SecretKey
-from kanikojobs.runtimes import DIRECTORY, load_runtimes
-from kanikojobs.source_rules import SourceRules
+from kanikojobs.manifest.options import BuildOptions, Resources, SecretKey
+from kanikojobs.manifest.runtimes import DIRECTORY, load_runtimes
+from kanikojobs.manifest.source_rules import SourceRules
 
 # A setting that is empty leaves the default of the field to `BuildOptions`.
 _TEXTS = {
