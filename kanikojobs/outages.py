@@ -47,7 +47,8 @@ def probe_if_due() -> bool:
         # Moving the time on is taking the turn: of two that try at once, the second finds it in the future.
         cursor.execute(
             """
-            UPDATE kanikojobs_outage SET next_probe_at = clock_timestamp() + make_interval(secs => %s), probes = probes + 1
+            UPDATE kanikojobs_outage
+            SET next_probe_at = clock_timestamp() + make_interval(secs => %s), probes = probes + 1
             WHERE ongoing AND next_probe_at <= clock_timestamp() RETURNING id, probes
             """,
             [PROBE_EVERY],
