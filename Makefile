@@ -18,7 +18,8 @@ test: .venv/ready  ## The tests, against real PostgreSQL and RabbitMQ. ARGS="tes
 	@exec $(PY) -m pytest $(ARGS)
 
 test-cluster: .venv/ready  ## The tests that talk to Kubernetes, against the current context, after asking
-	@KANIKOJOBS_CLUSTER=kubeconfig exec $(PY) -m pytest -m cluster $(ARGS)
+	@context=$$($(PY) -m deploy.local.cluster) && \
+	KANIKOJOBS_CLUSTER=kubeconfig KANIKOJOBS_CLUSTER_CONFIRM="$$context" $(PY) -m pytest -m cluster $(ARGS)
 
 bench: .venv/ready  ## What it can do on this machine. CASE=name: one of the measurements
 	@exec $(PY) -m tests.bench $(CASE)

@@ -11,34 +11,48 @@ import secrets
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
+from deploy.local import cluster
 from deploy.local.postgres import Postgres
-from deploy.local.processes import Child
+from deploy.local.processes import Child, StackError
 from deploy.local.rabbitmq import RabbitMQ
 from deploy.local.simulator import Simulator
 from deploy.local.stack import LOCAL, Given, LocalStack, remove_leftovers
 
 _STACK = pytest.StashKey[LocalStack]()
 # Whatever else of ours is in the developer's environment would change what the tests see.
-_KEPT = ("KANIKOJOBS_CRDS", "KANIKOJOBS_CLUSTER", "KANIKOJOBS_CLUSTER_CONFIRM")
+_KEPT = ("KANIKOJOBS_CRDS", "KANIKOJOBS_CLUSTER", "KANIKOJOBS_CONFORMANCE", "DJANGO_SETTINGS_MODULE")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Settles where everything will be, before pytest-django reads the settings."""
-    stack = LocalStack(folder=LOCAL / f"test-{os.getpid()}", durable=False)
+    try:
+        stack = LocalStack(folder=LOCAL / f"test-{os.getpid()}", durable=False, kubeconfig=_real_cluster())
+    except StackError as error:
+        raise pytest.UsageError(str(error)) from None
     early_config.stash[_STACK] = stack
     for name in list(os.environ):
-        if name.startswith(("KANIKOJOBS_", "DJANGO_")) and name not in (*_KEPT, "DJANGO_SETTINGS_MODULE"):
+        if name.startswith(("KANIKOJOBS_", "DJANGO_")) and not name.startswith(_KEPT):
             del os.environ[name]
     os.environ |= stack.environment() | {
         "DJANGO_SECRET_KEY": secrets.token_hex(32),
         "DJANGO_ALLOWED_HOSTS": "testserver,localhost,127.0.0.1",
         "DJANGO_SECURE_COOKIES": "false",
     }
+
+
+def _real_cluster() -> Path | None:
+    """The kubeconfig of a real cluster, if one was asked for and confirmed (`make test-cluster` does both)."""
+    if not cluster.asked_for():
+        return None
+    chosen = cluster.current()
+    cluster.confirm(chosen)
+    return chosen.kubeconfig
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

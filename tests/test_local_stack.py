@@ -117,10 +117,14 @@ def test_postgres_starts_although_its_killed_predecessors_number_is_taken(postgr
     assert postgres_server.running
 
 
-def test_rabbitmq_keeps_its_messages_and_its_port_when_it_is_killed(rabbitmq_server: RabbitMQ) -> None:
+def test_rabbitmq_keeps_its_port_its_queues_and_its_messages_when_it_is_killed(rabbitmq_server: RabbitMQ) -> None:
     url = rabbitmq_server.start()
     channel = pika.BlockingConnection(pika.URLParameters(url)).channel()
     channel.queue_declare("kept", durable=True)
+
+    assert rabbitmq_server.restart() == url
+
+    channel = pika.BlockingConnection(pika.URLParameters(url)).channel()
     channel.confirm_delivery()
     channel.basic_publish("", "kept", b"here", pika.BasicProperties(delivery_mode=2))
 

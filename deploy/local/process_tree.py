@@ -40,9 +40,7 @@ def tree(pid: int) -> set[int]:
             parents[candidate] = stat.parent
             if pid in (candidate, stat.session):
                 members.add(candidate)
-    found = True
-    while found:
-        found = {child for child, parent in parents.items() if parent in members or parent == pid} - members
+    while found := {child for child, parent in parents.items() if parent in members | {pid}} - members:
         members |= found
     return members
 

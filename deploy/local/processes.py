@@ -16,10 +16,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from deploy.local.guardian import Guardian
-from deploy.local.process_tree import adopt_orphans, await_end, kill_tree, tree
+from deploy.local.process_tree import adopt_orphans, await_end, bury_orphans, kill_tree, tree
 
 _POLL_SECONDS = 0.03
 _guardian: Guardian | None = None
+_children: "set[Child]" = set()
 
 
 class StackError(Exception):
@@ -111,6 +112,7 @@ class Child:
                 group=None if self.user is None else _group_of(self.user),
                 extra_groups=None if self.user is None else [],
             )
+        _children.add(self)
 
     def wait_until(self, ready: Callable[[], bool], *, seconds: float) -> None:
         """Waits until `ready`.
@@ -154,6 +156,7 @@ class Child:
         code = self._process.wait()
         await_end(killed - {self.pid})
         self._process = None
+        _children.discard(self)
         return code
 
     def log_tail(self, lines: int = 20) -> str:
@@ -173,11 +176,16 @@ def guardian() -> Guardian:
     return _guardian
 
 
-def dismiss_guardian() -> None:
-    """Ends the guardian once nothing is left to guard. The next child brings a new one."""
+def finish() -> None:
+    """When the last child has ended: no zombie and no guardian is left of them.
+
+    The next child brings a new guardian.
+    """
     global _guardian
-    if _guardian is not None and _guardian.owner == os.getpid():
-        _guardian.dismiss()
+    if _children or _guardian is None or _guardian.owner != os.getpid():
+        return
+    bury_orphans()
+    _guardian.dismiss()
     _guardian = None
 
 

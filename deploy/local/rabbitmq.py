@@ -69,7 +69,10 @@ class RabbitMQ:
         self._remove_container()
 
     def kill(self) -> None:
-        """Ends the node with SIGKILL, as a power cut would, for tests of what survives."""
+        """Ends the node with SIGKILL, for tests of what survives.
+
+        RabbitMQ confirms a persistent message once it is on disk, but a queue's declaration a moment before.
+        """
         for child in reversed(self._children):
             child.kill()
         self._remove_container()
@@ -105,11 +108,14 @@ class RabbitMQ:
         (home / "rabbitmq.conf").write_text(self._configuration())
         (home / "enabled_plugins").write_text("[].\n")
         (home / "rabbitmq-env.conf").write_text("")  # instead of the machine's own
+        # The node finds itself by name; not every small machine has that name in /etc/hosts.
+        (home / "inetrc").write_text('{host, {127,0,0,1}, ["localhost"]}.\n{lookup, [file, native]}.\n')
         epmd_port = free_port()
         env = {
             "PATH": programs.path,
             "HOME": str(home),  # Erlang makes its cookie here
             "LANG": "C.UTF-8",
+            "ERL_INETRC": str(home / "inetrc"),
             "ERL_EPMD_PORT": str(epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODENAME": "kanikojobs@localhost",

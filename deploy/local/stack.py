@@ -17,8 +17,7 @@ from types import FrameType, TracebackType
 from typing import Protocol, Self, TextIO
 
 from deploy.local.postgres import Postgres
-from deploy.local.process_tree import bury_orphans
-from deploy.local.processes import Child, StackError, dismiss_guardian
+from deploy.local.processes import Child, StackError, finish
 from deploy.local.rabbitmq import RabbitMQ
 from deploy.local.simulator import Simulator
 
@@ -164,8 +163,7 @@ class LocalStack:
                 server.discard()
             for data in ("postgres", "rabbitmq"):
                 shutil.rmtree(self.folder / data, ignore_errors=True)
-            bury_orphans()
-            dismiss_guardian()
+            finish()
             if self._lock is not None:
                 self._lock.close()
                 _lock_path(self.folder).unlink(missing_ok=True)
