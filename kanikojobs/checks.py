@@ -3,11 +3,14 @@
 `kanikojobs.E001` is not here: a value that cannot be read at all stops the start (`project.environment`).
 """
 
+import re
 from typing import Any
 
 from django.conf import settings
 from django.core import checks
 
+from kanikojobs.cloudevent.attributes import MAX_SOURCE_LENGTH, MAX_TYPE_LENGTH
+from kanikojobs.cloudevent.hostile_text import text_problem
 from kanikojobs.manifest.settings import build_options
 
 
@@ -15,6 +18,7 @@ def register_all() -> None:
     checks.register(check_timeouts)
     checks.register(check_rabbitmq_url)
     checks.register(check_build_options)
+    checks.register(check_names)
     checks.register(check_sink_token, deploy=True)
     checks.register(check_metrics_token, deploy=True)
 
@@ -81,6 +85,24 @@ def check_build_options(**_: Any) -> list[checks.CheckMessage]:
             )
         ]
     return []
+
+
+def check_names(**_: Any) -> list[checks.CheckMessage]:
+    """What is written into every row has to fit there."""
+    problems: dict[str, str] = {}
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", settings.KANIKOJOBS_NAMESPACE):
+        problems["KANIKOJOBS_NAMESPACE"] = "not a name of at most 63 lower-case letters, digits and hyphens"
+    for name, most in (("KANIKOJOBS_EVENT_SOURCE", MAX_SOURCE_LENGTH), ("KANIKOJOBS_EVENT_TYPE", MAX_TYPE_LENGTH)):
+        if problem := text_problem(getattr(settings, name), max_length=most):
+            problems[name] = problem
+    return [
+        checks.Error(
+            f"{name} cannot work: {problem}.",
+            hint="Every event would become a dead letter.",
+            id="kanikojobs.E006",
+        )
+        for name, problem in problems.items()
+    ]
 
 
 def check_sink_token(**_: Any) -> list[checks.CheckMessage]:

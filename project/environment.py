@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -65,6 +66,20 @@ class Environment:
         value = self.text(name)
         if not value and len(self.faults) == faults:
             self.fault(f"{name} is not set. {write}")
+        return value
+
+    def url(self, name: str, *, example: str) -> str:
+        """A URL with the scheme of the example, or that with TLS. A fault does not repeat it: it has a password."""
+        value = self.text(name)
+        scheme = example.partition(":")[0]
+        try:
+            parts = urlsplit(value)
+            good = parts.scheme in (scheme, f"{scheme}s") and parts.hostname and parts.port != 0
+        except ValueError:
+            good = False
+        if value and not good:
+            self.fault(f"{name} cannot be read. Write for example {example}, with special characters percent-encoded.")
+            return ""
         return value
 
     def flag(self, name: str, default: bool) -> bool:

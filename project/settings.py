@@ -145,7 +145,7 @@ CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"
 
 # --- In: RabbitMQ and HTTP --------------------------------------------------------------------------------------
 
-RABBITMQ_URL = env.text("RABBITMQ_URL")
+RABBITMQ_URL = env.url("RABBITMQ_URL", example="amqp://user:password@host:5672/")
 KANIKOJOBS_QUEUE = env.text("KANIKOJOBS_QUEUE", "kaniko-jobs")
 KANIKOJOBS_DLQ = env.text("KANIKOJOBS_DLQ", "kaniko-jobs.dlq")
 KANIKOJOBS_DLX = env.text("KANIKOJOBS_DLX", "dlx")
@@ -211,9 +211,7 @@ KANIKOJOBS_KANIKO_IMAGE = env.text("KANIKOJOBS_KANIKO_IMAGE")
 KANIKOJOBS_SOURCE_IMAGE = env.text("KANIKOJOBS_SOURCE_IMAGE")
 KANIKOJOBS_BASE_REGISTRY = env.text("KANIKOJOBS_BASE_REGISTRY")
 KANIKOJOBS_RUNTIMES = env.text("KANIKOJOBS_RUNTIMES")
-KANIKOJOBS_DESTINATION = env.text(
-    "KANIKOJOBS_DESTINATION", "registry:5000/{third_party_id}/{parser_id}:{short_hash}"
-)
+KANIKOJOBS_DESTINATION = env.text("KANIKOJOBS_DESTINATION", "registry:5000/{third_party_id}/{parser_id}:{short_hash}")
 KANIKOJOBS_ALLOWED_HOSTS = env.items("KANIKOJOBS_ALLOWED_HOSTS", "github.com,gitlab.com,bitbucket.org")
 KANIKOJOBS_INSECURE_HOSTS = env.items("KANIKOJOBS_INSECURE_HOSTS")
 KANIKOJOBS_ALLOWED_BUCKETS = env.items("KANIKOJOBS_ALLOWED_BUCKETS")

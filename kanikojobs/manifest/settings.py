@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core.signals import setting_changed
 
 from kanikojobs.manifest.options import BuildOptions, Resources, SecretKey
-from kanikojobs.manifest.runtimes import DIRECTORY, load_runtimes
+from kanikojobs.manifest.runtimes import DIRECTORY, Runtime, load_runtimes
 from kanikojobs.manifest.source_rules import SourceRules
 
 # A setting that is empty leaves the default of the field to `BuildOptions`.
@@ -41,7 +41,7 @@ def build_options() -> BuildOptions:
     }
     given |= {field: tuple(getattr(settings, name)) for field, name in _LISTS.items()}
     if settings.KANIKOJOBS_RUNTIMES:
-        given["runtimes"] = load_runtimes(DIRECTORY, Path(settings.KANIKOJOBS_RUNTIMES))
+        given["runtimes"] = _runtimes(Path(settings.KANIKOJOBS_RUNTIMES))
     for field, overrides in (
         ("build_resources", settings.KANIKOJOBS_BUILD_RESOURCES),
         ("source_resources", settings.KANIKOJOBS_SOURCE_RESOURCES),
@@ -75,6 +75,15 @@ def build_options() -> BuildOptions:
         user_namespaces=settings.KANIKOJOBS_USER_NAMESPACES,
         **given,
     )
+
+
+def _runtimes(folder: Path) -> dict[str, Runtime]:
+    if not folder.is_dir():
+        raise ValueError(f"runtimes: {folder} is not a folder")
+    try:
+        return load_runtimes(DIRECTORY, folder)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"runtimes: {error}") from None
 
 
 def _secret_key(argument: str, reference: str) -> SecretKey:
