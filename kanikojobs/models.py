@@ -439,14 +439,15 @@ class Turn(models.Model):
 
 
 class Tally(models.Model):
-    """Increment-only counts per minute, kept in the same transaction as what they count.
+    """Increment-only counts per minute, per hour and of all time, kept in the transaction of what they count.
 
     They make exact counters and histograms that survive restarts and retention, at one place for every process.
     `shard` spreads the writers, so that workers do not queue for one row.
     """
 
     id = models.BigAutoField(primary_key=True)
-    minute = models.DateTimeField(help_text="The Unix epoch stands for the sum of all time.")
+    span = models.CharField(max_length=8, choices=[("minute", "minute"), ("hour", "hour"), ("all", "all time")])
+    since = models.DateTimeField(help_text="When the span began; of all time, the Unix epoch.")
     series = models.CharField(max_length=96, help_text="For example `creation/created` or `intake/queue/recorded`.")
     shard = models.PositiveSmallIntegerField()
     count = models.BigIntegerField(default=0, db_default=0)
@@ -458,10 +459,13 @@ class Tally(models.Model):
     class Meta:
         verbose_name_plural = "tallies"
         constraints = [
-            # The minute first: its index is also how the sums are read, which are of one minute (the epoch) or a range.
-            models.UniqueConstraint(fields=["minute", "series", "shard"], name="tally_one_row_per_minute_and_shard"),
+            # The span and its time first: the index is also how the sums of a range are read.
+            models.UniqueConstraint(
+                fields=["span", "since", "series", "shard"], name="tally_one_row_per_span_and_shard"
+            ),
+            models.CheckConstraint(condition=Q(span__in=["minute", "hour", "all"]), name="tally_span_known"),
             models.CheckConstraint(condition=Q(count__gte=0), name="tally_never_negative"),
         ]
 
     def __str__(self) -> str:
-        return f"{self.series} {self.minute:%Y-%m-%d %H:%M}"
+        return f"{self.series} {self.span} {self.since:%Y-%m-%d %H:%M}"

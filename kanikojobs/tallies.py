@@ -1,4 +1,4 @@
-"""Counting in the transaction of what is counted: increments per minute, series and shard.
+"""Counting in the transaction of what is counted: increments per minute, hour and all time.
 
 `COUNT(*)` is no counter, because retention makes it go backwards, and a counter in a process is lost with it. So each
 transaction that records something adds to a row here; `/metrics` and the statistics read the sums.
@@ -8,6 +8,7 @@ import os
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from django.db import connection
 
@@ -39,7 +40,7 @@ def counts(pairs: Mapping[str, int]) -> dict[str, Increment]:
 
 
 def add(increments: Mapping[str, Increment]) -> None:
-    """Add to the tallies of this minute and of all time.
+    """Add to the tallies of this minute, of this hour and of all time.
 
     Call it last in a transaction: it locks the rows until the commit.
     """
@@ -51,14 +52,17 @@ def add(increments: Mapping[str, Increment]) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            INSERT INTO kanikojobs_tally AS tally (minute, series, shard, count, seconds, buckets)
-            SELECT slot.minute, added.series, %s, added.count, added.seconds,
+            INSERT INTO kanikojobs_tally AS tally (span, since, series, shard, count, seconds, buckets)
+            SELECT slot.span, slot.since, added.series, %s, added.count, added.seconds,
                    string_to_array(added.buckets, ',')::bigint[]
-            FROM (VALUES ('epoch'::timestamptz), (date_trunc('minute', clock_timestamp()))) AS slot (minute)
+            FROM (
+                VALUES ('all', 'epoch'::timestamptz), ('hour', date_trunc('hour', clock_timestamp())),
+                       ('minute', date_trunc('minute', clock_timestamp()))
+            ) AS slot (span, since)
             CROSS JOIN unnest(%s::text[], %s::bigint[], %s::float8[], %s::text[])
                 AS added (series, count, seconds, buckets)
-            ORDER BY slot.minute, added.series
-            ON CONFLICT (series, minute, shard) DO UPDATE SET
+            ORDER BY slot.span, added.series
+            ON CONFLICT (span, since, series, shard) DO UPDATE SET
                 count = tally.count + excluded.count,
                 seconds = tally.seconds + excluded.seconds,
                 buckets = CASE
@@ -83,7 +87,7 @@ def add(increments: Mapping[str, Increment]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """The sum of a series over all minutes, or since a time."""
+    """The sum of a series over a time."""
 
     count: int
     seconds: float
@@ -96,9 +100,9 @@ def totals(*, prefix: str, minutes: int | None = None) -> dict[str, Total]:
     The sums of all time are rows of their own, so that reading them costs the same after a day and after a year.
     """
     if minutes is None:
-        window = "minute = 'epoch'"
+        window = "span = 'all'"
     else:
-        window = "minute >= date_trunc('minute', now()) - make_interval(mins => %(minutes)s)"
+        window = "span = 'minute' AND since >= date_trunc('minute', now()) - make_interval(mins => %(minutes)s)"
     with connection.cursor() as cursor:
         cursor.execute(
             f"""
@@ -110,6 +114,23 @@ def totals(*, prefix: str, minutes: int | None = None) -> dict[str, Total]:
         return {
             series: Total(count, seconds, _sum_of(buckets)) for series, count, seconds, buckets in cursor.fetchall()
         }
+
+
+def history(*, prefix: str, span: str, since: datetime) -> dict[datetime, dict[str, Total]]:
+    """The sums per minute or per hour (`span`) from a time on, and per series that starts with `prefix`."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT since, series, sum(count)::bigint, sum(seconds), array_agg(array_to_string(buckets, ','))
+            FROM kanikojobs_tally WHERE span = %s AND since >= %s AND starts_with(series, %s)
+            GROUP BY since, series
+            """,
+            [span, since, prefix],
+        )
+        found: dict[datetime, dict[str, Total]] = {}
+        for at, series, count, seconds, buckets in cursor.fetchall():
+            found.setdefault(at, {})[series] = Total(count, seconds, _sum_of(buckets))
+        return found
 
 
 def _sum_of(rows: Iterable[str]) -> tuple[int, ...]:

@@ -120,7 +120,7 @@ TWINS = [
     Twin("attempt_number_once_per_kanikojob", "jobattempt", ""),
     Twin("deadletter_open_once", "deadletter", ""),
     Twin("outage_one_at_a_time", "outage", ""),
-    Twin("tally_one_row_per_minute_and_shard", "tally", ""),
+    Twin("tally_one_row_per_span_and_shard", "tally", ""),
 ]
 
 
@@ -189,7 +189,7 @@ def test_every_constraint_of_the_models_has_a_case_here() -> None:
 
 def a_tally() -> int:
     return execute(
-        "INSERT INTO kanikojobs_tally (minute, series, shard) VALUES ('epoch', 'creation/created', 0) RETURNING id"
+        "INSERT INTO kanikojobs_tally (span, since, series, shard) VALUES ('all', 'epoch', 'creation/created', 0) RETURNING id"
     )
 
 

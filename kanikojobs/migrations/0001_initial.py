@@ -148,7 +148,8 @@ class Migration(migrations.Migration):
             name='Tally',
             fields=[
                 ('id', models.BigAutoField(primary_key=True, serialize=False)),
-                ('minute', models.DateTimeField(help_text='The Unix epoch stands for the sum of all time.')),
+                ('span', models.CharField(choices=[('minute', 'minute'), ('hour', 'hour'), ('all', 'all time')], max_length=8)),
+                ('since', models.DateTimeField(help_text='When the span began; of all time, the Unix epoch.')),
                 ('series', models.CharField(help_text='For example `creation/created` or `intake/queue/recorded`.', max_length=96)),
                 ('shard', models.PositiveSmallIntegerField()),
                 ('count', models.BigIntegerField(db_default=0, default=0)),
@@ -157,7 +158,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'verbose_name_plural': 'tallies',
-                'constraints': [models.UniqueConstraint(fields=('minute', 'series', 'shard'), name='tally_one_row_per_minute_and_shard'), models.CheckConstraint(condition=models.Q(('count__gte', 0)), name='tally_never_negative')],
+                'constraints': [models.UniqueConstraint(fields=('span', 'since', 'series', 'shard'), name='tally_one_row_per_span_and_shard'), models.CheckConstraint(condition=models.Q(('span__in', ['minute', 'hour', 'all'])), name='tally_span_known'), models.CheckConstraint(condition=models.Q(('count__gte', 0)), name='tally_never_negative')],
             },
         ),
         migrations.AddIndex(
