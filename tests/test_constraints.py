@@ -75,6 +75,7 @@ CASES = [
     Case("outage_ended_has_its_time", "outage", "ongoing = false"),
     Case("outage_ended_has_its_time", "outage", f"ended_at = {NOW}"),
     Case("tally_never_negative", "tally", "count = -1"),
+    Case("tally_span_known", "tally", "span = 'week'"),
 ]
 
 
