@@ -3,7 +3,7 @@
 `python -m deploy.local.kubernetes_simulator --port 0 --kubeconfig PATH [--namespace builds] [--token T]` serves Jobs,
 Pods, Events, Namespaces, Secrets, ConfigMaps and ServiceAccounts on 127.0.0.1 as a real API server does (validation,
 resource versions, selectors, watches, deletion), and plays Job controller, garbage collector, scheduler and kubelet.
-`tests/test_kubernetes_conformance.py` holds it against a real server; where the two differ the simulator is wrong.
+`tests/kubernetes_conformance` holds it against a real server; where the two differ the simulator is wrong.
 Not offered: server-side apply, protobuf, the Table format, admission plugins other than the namespace's life.
 
 **What becomes of a Job's pods** is scripted by an outcome (`outcomes.py` lists them), in this order: the Job's

@@ -296,7 +296,7 @@ def _check_finished_status(job: Json, *, old: Json, complete: bool, finished: bo
                 invalid_value("status.terminating", status["terminating"], "terminating>0 is invalid for finished job")
             )
     ready_changed = (status.get("ready"), status.get("active")) != (before.get("ready"), before.get("active"))
-    if ready_changed and status.get("ready", 0) > status.get("active", 0):
+    if ready_changed and "ready" in status and status["ready"] > status.get("active", 0):
         errors.append(invalid_value("status.ready", status["ready"], "cannot set more ready pods than active"))
     if "startTime" in before and status.get("startTime") != before["startTime"] and not old["spec"].get("suspend"):
         errors.append(
