@@ -438,6 +438,28 @@ class Turn(models.Model):
         return f"{self.priority}: {self.third_party_id}"
 
 
+class Heartbeat(models.Model):
+    """The last sign of life of a process: how an on-call sees that one is silent."""
+
+    class Role(models.TextChoices):
+        CONSUMER = "consumer", "consumer"
+        WORKERS = "workers", "workers"
+        WATCHER = "watcher", "watcher"
+
+    id = models.BigAutoField(primary_key=True)
+    role = models.CharField(max_length=16, choices=Role)
+    instance = models.CharField(max_length=128, help_text="Host and process id.")
+    started_at = models.DateTimeField(db_default=Now())
+    seen_at = models.DateTimeField(db_default=Now())
+    details = models.JSONField(default=dict, db_default={}, help_text="What it says of itself.")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["role", "instance"], name="heartbeat_one_row_per_process")]
+
+    def __str__(self) -> str:
+        return f"{self.role} {self.instance}"
+
+
 class Tally(models.Model):
     """Increment-only counts per minute, per hour and of all time, kept in the transaction of what they count.
 

@@ -94,6 +94,8 @@ def test_an_impossible_row_is_refused(case: Case) -> None:
             id = a_dead_letter().pk
         case "outage":
             id = execute("INSERT INTO kanikojobs_outage (reason) VALUES ('ConnectionFailed') RETURNING id")
+        case "heartbeat":
+            id = execute("INSERT INTO kanikojobs_heartbeat (role, instance) VALUES ('consumer', 'host/1') RETURNING id")
         case "tally":
             id = a_tally()
 
@@ -121,6 +123,7 @@ TWINS = [
     Twin("attempt_number_once_per_kanikojob", "jobattempt", ""),
     Twin("deadletter_open_once", "deadletter", ""),
     Twin("outage_one_at_a_time", "outage", ""),
+    Twin("heartbeat_one_row_per_process", "heartbeat", ""),
     Twin("tally_one_row_per_span_and_shard", "tally", ""),
 ]
 
@@ -140,6 +143,8 @@ def test_a_second_row_of_what_can_be_only_once_is_refused(twin: Twin) -> None:
             id = a_dead_letter().pk
         case "outage":
             id = execute("INSERT INTO kanikojobs_outage (reason) VALUES ('ConnectionFailed') RETURNING id")
+        case "heartbeat":
+            id = execute("INSERT INTO kanikojobs_heartbeat (role, instance) VALUES ('consumer', 'host/1') RETURNING id")
         case "tally":
             id = a_tally()
 

@@ -145,6 +145,20 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name='Heartbeat',
+            fields=[
+                ('id', models.BigAutoField(primary_key=True, serialize=False)),
+                ('role', models.CharField(choices=[('consumer', 'consumer'), ('workers', 'workers'), ('watcher', 'watcher')], max_length=16)),
+                ('instance', models.CharField(help_text='Host and process id.', max_length=128)),
+                ('started_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ('seen_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ('details', models.JSONField(db_default={}, default=dict, help_text='What it says of itself.')),
+            ],
+            options={
+                'constraints': [models.UniqueConstraint(fields=('role', 'instance'), name='heartbeat_one_row_per_process')],
+            },
+        ),
+        migrations.CreateModel(
             name='Tally',
             fields=[
                 ('id', models.BigAutoField(primary_key=True, serialize=False)),

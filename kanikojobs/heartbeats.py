@@ -1,0 +1,64 @@
+"""Signs of life: each long-running process writes one every few seconds, from the loop that does its work.
+
+From the loop and not from a thread beside it, because a process that hangs must fall silent.
+"""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.db import connection
+
+from kanikojobs.models import Heartbeat
+
+EVERY = 5.0  # seconds between two signs of life
+SILENT_AFTER = timedelta(seconds=30)
+FORGOTTEN_AFTER = timedelta(days=1)
+
+
+def instance_name() -> str:
+    """Which process, on which host: as `ps` and `kubectl logs` know it."""
+    return f"{socket.gethostname()}/{os.getpid()}"[:128]
+
+
+@dataclass(slots=True)
+class Pulse:
+    """Call `beat` from a loop as often as you like: it writes at most every `EVERY` seconds."""
+
+    role: Heartbeat.Role
+    beaten_at: float = 0.0
+
+    def beat(self, details: Mapping[str, Any] | None = None) -> bool:
+        """Write a sign of life if it is time; return whether it was. Raises what the database raises."""
+        if time.monotonic() - self.beaten_at < EVERY:
+            return False
+        with connection.cursor() as cursor:
+            cursor.execute(
+                """
+                INSERT INTO kanikojobs_heartbeat AS heartbeat (role, instance, details) VALUES (%s, %s, %s)
+                ON CONFLICT (role, instance) DO UPDATE SET
+                    seen_at = clock_timestamp(), details = excluded.details
+                """,
+                [str(self.role), instance_name(), json.dumps(details or {})],
+            )
+            cursor.execute(
+                "DELETE FROM kanikojobs_heartbeat WHERE seen_at < clock_timestamp() - %s::interval",
+                [f"{FORGOTTEN_AFTER.total_seconds()} seconds"],
+            )
+        self.beaten_at = time.monotonic()
+        return True
+
+    def rest(self) -> None:
+        """Say good-bye: a process that was stopped is not one that fell silent."""
+        Heartbeat.objects.filter(role=self.role, instance=instance_name()).delete()
+
+
+def alive(role: Heartbeat.Role) -> list[Heartbeat]:
+    """The processes of a role that gave a sign of life lately, the latest first."""
+    since = datetime.now(UTC) - SILENT_AFTER
+    return list(Heartbeat.objects.filter(role=role, seen_at__gte=since).order_by("-seen_at"))

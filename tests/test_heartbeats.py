@@ -1,0 +1,58 @@
+"""Signs of life: written from the loop, no oftener than needed, and gone with the process that ends in order."""
+
+from datetime import timedelta
+
+import pytest
+from django.db.models import F
+
+from kanikojobs import heartbeats
+from kanikojobs.models import Heartbeat
+
+pytestmark = pytest.mark.django_db
+
+CONSUMER, WORKERS = Heartbeat.Role.CONSUMER, Heartbeat.Role.WORKERS
+
+
+def test_a_process_that_beats_is_alive_with_what_it_says_of_itself() -> None:
+    heartbeats.Pulse(CONSUMER).beat({"depth": 7})
+
+    (beat,) = heartbeats.alive(CONSUMER)
+
+    assert beat.details == {"depth": 7}
+    assert heartbeats.alive(WORKERS) == []
+
+
+def test_it_writes_no_oftener_than_needed() -> None:
+    pulse = heartbeats.Pulse(CONSUMER)
+
+    written = [pulse.beat(), pulse.beat()]
+
+    assert written == [True, False]
+
+
+def test_a_process_that_fell_silent_is_not_alive_and_stays_to_be_seen() -> None:
+    heartbeats.Pulse(CONSUMER).beat()
+    Heartbeat.objects.update(seen_at=F("seen_at") - heartbeats.SILENT_AFTER)
+
+    alive = heartbeats.alive(CONSUMER)
+
+    assert alive == []
+    assert Heartbeat.objects.count() == 1
+
+
+def test_one_that_was_silent_for_a_day_is_forgotten_by_the_next_beat() -> None:
+    Heartbeat.objects.create(role=WORKERS, instance="gone/1")
+    Heartbeat.objects.update(seen_at=F("seen_at") - heartbeats.FORGOTTEN_AFTER - timedelta(seconds=1))
+
+    heartbeats.Pulse(CONSUMER).beat()
+
+    assert not Heartbeat.objects.filter(instance="gone/1").exists()
+
+
+def test_a_process_that_ends_in_order_leaves_no_sign() -> None:
+    pulse = heartbeats.Pulse(CONSUMER)
+    pulse.beat()
+
+    pulse.rest()
+
+    assert not Heartbeat.objects.exists()
