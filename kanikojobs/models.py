@@ -491,3 +491,39 @@ class Tally(models.Model):
 
     def __str__(self) -> str:
         return f"{self.series} {self.span} {self.since:%Y-%m-%d %H:%M}"
+
+
+class OperatorAction(models.Model):
+    """What a person did to the system as a whole, and why: append-only.
+
+    Whether consuming is paused is what the last such action says: the audit and the state cannot differ.
+    """
+
+    class Kind(models.TextChoices):
+        PAUSE_CONSUMER = "pause-consumer", "paused consuming"
+        RESUME_CONSUMER = "resume-consumer", "resumed consuming"
+
+    class Via(models.TextChoices):
+        ADMIN = "admin", "admin"
+        API = "api", "API"
+        COMMAND = "command", "command line"
+
+    id = models.BigAutoField(primary_key=True)
+    kind = models.CharField(max_length=32, choices=Kind)
+    by = models.CharField(max_length=150, help_text="User name; on the command line the system's.")
+    via = models.CharField(max_length=16, choices=Via)
+    reason = models.CharField(max_length=500)
+    at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        permissions = [("pause_consumer", "Can pause and resume consuming")]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(kind__in=["pause-consumer", "resume-consumer"]), name="operatoraction_kind_known"
+            ),
+            models.CheckConstraint(condition=Q(via__in=["admin", "api", "command"]), name="operatoraction_via_known"),
+            models.CheckConstraint(condition=~Q(by="") & ~Q(reason=""), name="operatoraction_says_who_and_why"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.by} {self.get_kind_display()}"
