@@ -154,12 +154,18 @@ def _unstorable(text: str) -> str:
 
 
 def _exact(text: str) -> float | None:
-    """The float that is exactly the decimal number `text`, as jsonb will hold it, if there is one."""
+    """The number that is exactly the decimal `text`, in the form in which jsonb will give it back, if there is one.
+
+    jsonb writes neither exponents nor a negative zero, and an event that is read again from its row must be the same.
+    """
     number = float(text)
+    shortest = repr(number)
     try:
-        return number if Decimal(text) == Decimal(repr(number)) else None
+        if Decimal(text) != Decimal(shortest):
+            return None
     except InvalidOperation:  # an exponent beyond what Decimal reads, such as 0e99999999999999999999
         return None
+    return int(Decimal(shortest)) if "e+" in shortest else number or 0.0
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
