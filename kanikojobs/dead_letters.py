@@ -208,18 +208,16 @@ def record(letters: Sequence[Letter]) -> None:
 def message_hash(letter: Letter) -> bytes:
     """Equal for the same message, however often it is handed over.
 
-    In binary mode two events can have the same body and differ in their headers. Other headers do not count: the
-    broker adds to them on each delivery.
+    The content type decides how the body is read, and in binary mode two events can have the same body and differ in
+    their headers. Other headers do not count: the broker adds to them on each delivery.
     """
     attributes = {
         str(name).lower(): storable(value)
         for name, value in letter.headers.items()
         if str(name).lower().startswith(("ce-", "cloudevents"))
     }
-    digest = hashlib.sha256(letter.body)
-    if attributes:
-        digest.update(b"\0" + json.dumps(attributes, sort_keys=True).encode())
-    return digest.digest()
+    rest = json.dumps([printable(letter.content_type), attributes], sort_keys=True)
+    return hashlib.sha256(hashlib.sha256(letter.body).digest() + rest.encode()).digest()
 
 
 def fingerprint(*, cause: str, reason: str) -> str:

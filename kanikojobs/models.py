@@ -338,7 +338,7 @@ class DeadLetter(models.Model):
     headers = models.JSONField(default=dict, db_default={})
     properties = models.JSONField(default=dict, db_default={}, help_text="AMQP properties, or the HTTP request.")
     message_hash = models.BinaryField(
-        max_length=32, help_text="SHA-256 of the body and, in binary mode, of the event's attributes in the headers."
+        max_length=32, help_text="SHA-256 of the body, the content type and the event's attributes in the headers."
     )
 
     ce_source = models.CharField(

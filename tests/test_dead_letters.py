@@ -68,10 +68,11 @@ def test_the_same_message_again_is_the_same_letter_seen_once_more() -> None:
         letter(body=b"["),
         letter(cause=Cause.EXPIRED),
         letter(origin=DIRECT),
+        letter(content_type="text/plain", headers={"ce-id": "1"}),
         letter(headers={"ce-id": "2"}),
         letter(headers={"cloudEvents:id": "2"}),
     ],
-    ids=["body", "cause", "origin", "header in binary mode", "header of the older binding"],
+    ids=["body", "cause", "origin", "content type", "header in binary mode", "header of the older binding"],
 )
 def test_what_differs_is_another_letter(other: Letter) -> None:
     dead_letters.record([letter(headers={"ce-id": "1"}), other])

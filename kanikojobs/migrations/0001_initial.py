@@ -117,7 +117,7 @@ class Migration(migrations.Migration):
                 ('content_type', models.CharField(blank=True, db_default='', max_length=256)),
                 ('headers', models.JSONField(db_default={}, default=dict)),
                 ('properties', models.JSONField(db_default={}, default=dict, help_text='AMQP properties, or the HTTP request.')),
-                ('message_hash', models.BinaryField(help_text="SHA-256 of the body and, in binary mode, of the event's attributes in the headers.", max_length=32)),
+                ('message_hash', models.BinaryField(help_text="SHA-256 of the body, the content type and the event's attributes in the headers.", max_length=32)),
                 ('ce_source', models.CharField(blank=True, db_default='', help_text='As far as it could be read.', max_length=512, verbose_name='source')),
                 ('ce_id', models.CharField(blank=True, db_default='', help_text='As far as it could be read.', max_length=256, verbose_name='event ID')),
                 ('times_seen', models.PositiveIntegerField(db_default=1, default=1)),
