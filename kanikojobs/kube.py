@@ -56,7 +56,7 @@ class JobSeen:
 
 def create_job(manifest: dict[str, Any], *, namespace: str) -> JobSeen:
     """Create a Job. Raises `AlreadyExists`, `PermanentError`, `TransientError` or `ClusterUnavailable`."""
-    answer = _request("POST", f"/apis/batch/v1/namespaces/{namespace}/jobs", body=manifest)
+    answer = request("POST", f"/apis/batch/v1/namespaces/{namespace}/jobs", body=manifest)
     if answer.status in (200, 201, 202):
         return _job(answer)
     raise _error(answer)
@@ -64,7 +64,7 @@ def create_job(manifest: dict[str, Any], *, namespace: str) -> JobSeen:
 
 def get_job(name: str, *, namespace: str) -> JobSeen | None:
     """A Job by its name, or None if there is none. Raises as `create_job`."""
-    answer = _request("GET", f"/apis/batch/v1/namespaces/{namespace}/jobs/{name}")
+    answer = request("GET", f"/apis/batch/v1/namespaces/{namespace}/jobs/{name}")
     if answer.status == 404:
         return None
     if answer.status == 200:
@@ -74,7 +74,7 @@ def get_job(name: str, *, namespace: str) -> JobSeen | None:
 
 def probe() -> None:
     """One cheap authenticated call. Raises `ClusterUnavailable` if the API server would not serve anybody now."""
-    answer = _request("GET", f"/apis/batch/v1/namespaces/{settings.KANIKOJOBS_NAMESPACE}/jobs?limit=1")
+    answer = request("GET", f"/apis/batch/v1/namespaces/{settings.KANIKOJOBS_NAMESPACE}/jobs?limit=1")
     if answer.status in _TRY_AGAIN or answer.status == 401:
         raise ClusterUnavailable(
             reason=answer.reason,
@@ -84,9 +84,29 @@ def probe() -> None:
         )
 
 
-def _request(method: str, path: str, *, body: dict[str, Any] | None = None) -> Answer:
+def request(method: str, path: str, *, body: dict[str, Any] | None = None) -> Answer:
+    """One call to the API server. Raises `TransientError` or `ClusterUnavailable` when there is no answer."""
+    return _answer(_send(method, path, body=body))
+
+
+def open_stream(path: str, *, quiet: float | None) -> urllib3.BaseHTTPResponse:
+    """A GET whose body is read as it comes (a watch, a log). Close it, or `shutdown()` it from another thread.
+
+    A body that stays silent for `quiet` seconds raises urllib3's ReadTimeoutError in the reader. Raises the errors
+    of `kanikojobs.errors` for an answer other than success.
+    """
+    response = _send("GET", path, stream=True, quiet=quiet)
+    if response.status == 200:
+        return response
+    response.read()
+    raise _error(_answer(response))
+
+
+def _send(
+    method: str, path: str, *, body: dict[str, Any] | None = None, stream: bool = False, quiet: float | None = None
+) -> urllib3.BaseHTTPResponse:
     api = _api(os.getpid(), settings.KUBECONFIG)
-    headers = {"Accept": "application/json", "User-Agent": "kanikojobs"}
+    headers = {"Accept": "application/json, */*" if stream else "application/json", "User-Agent": "kanikojobs"}
     if body is not None:
         headers["Content-Type"] = "application/json"
     if token := api.configuration.auth_settings().get("BearerToken"):
@@ -94,15 +114,16 @@ def _request(method: str, path: str, *, body: dict[str, Any] | None = None) -> A
         headers["Authorization"] = token["value"]
     seconds = settings.KANIKOJOBS_KUBERNETES_TIMEOUT.total_seconds()
     try:
-        response = api.rest_client.pool_manager.request(
+        return api.rest_client.pool_manager.request(
             method,
             api.configuration.host + path,
             body=None if body is None else json.dumps(body, separators=(",", ":")).encode(),
             headers=headers,
-            timeout=urllib3.Timeout(connect=min(seconds, 3.0), read=seconds),
-            # Whether a call is made again is decided and recorded by `creation`, nowhere else.
+            timeout=urllib3.Timeout(connect=min(seconds, 3.0), read=quiet if stream else seconds),
+            # Whether a call is made again is decided and recorded by the caller, nowhere else.
             retries=False,
             redirect=False,
+            preload_content=not stream,
         )
     except urllib3.exceptions.ReadTimeoutError:
         raise TransientError(
@@ -115,7 +136,6 @@ def _request(method: str, path: str, *, body: dict[str, Any] | None = None) -> A
         raise ClusterUnavailable(reason="ConnectionFailed", message=str(error)) from None
     except urllib3.exceptions.HTTPError as error:
         raise TransientError(reason="ConnectionLost", message=str(error)) from None
-    return _answer(response)
 
 
 def _answer(response: urllib3.BaseHTTPResponse) -> Answer:
