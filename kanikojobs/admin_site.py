@@ -1,9 +1,13 @@
-"""The admin site: its titles, and that nothing of Django-Q2 appears in it."""
+"""The admin site: its home answers the on-call's first questions, and nothing of Django-Q2 appears in it."""
 
 from typing import Any
 
 from django.contrib.admin import AdminSite
 from django.db.models import Model
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+
+from kanikojobs import charts, overview
 
 
 class KanikoJobsAdminSite(AdminSite):
@@ -19,3 +23,43 @@ class KanikoJobsAdminSite(AdminSite):
         ours = [model for model in models if model._meta.app_label != "django_q"]
         if ours:
             super().register(ours, *args, **options)
+
+    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """The home. With `?part=overview` only what changes, for the page that keeps itself up to date."""
+        context = extra_context or {}
+        if request.user.has_perm("kanikojobs.view_kanikojob"):
+            context |= home_context(request.GET.get("window", ""))
+            if request.GET.get("part") == "overview":
+                return TemplateResponse(request, "admin/overview.html", context)
+        return super().index(request, context)
+
+
+def home_context(key: str) -> dict[str, Any]:
+    """What the home's template shows, of the window that is asked for."""
+    window = next((window for window in overview.WINDOWS if window.key == key), overview.WINDOWS[0])
+    now = overview.overview(window=window)
+    return {
+        "overview": now,
+        "windows": overview.WINDOWS,
+        "throughput": charts.stacked(
+            now.points,
+            series={"created": lambda point: point.created, "failed": lambda point: point.failed},
+            title=lambda point: f"{point.at:%d %b %H:%M}: {point.created} created, {point.failed} failed",
+        ),
+        "durations": charts.lines(
+            now.points,
+            series={
+                "p50": lambda point: point.p50,
+                "p95": lambda point: point.p95,
+                "p99": lambda point: point.p99,
+            },
+            title=lambda point: (
+                f"{point.at:%d %b %H:%M}: "
+                + (
+                    f"p50 {point.p50:.3f} s, p95 {point.p95:.3f} s, p99 {point.p99:.3f} s"
+                    if point.p50 is not None and point.p95 is not None and point.p99 is not None
+                    else "no calls"
+                )
+            ),
+        ),
+    }

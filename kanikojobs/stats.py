@@ -108,7 +108,7 @@ def open_dead_letters(*, most: int = 10_000) -> int:
     """How many dead letters are open, counted up to `most`: a number for a person, not worth a long scan."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT count(*) FROM (SELECT 1 FROM kanikojobs_deadletter WHERE state = 'open' LIMIT %s) AS some",
+            "SELECT count(*) FROM (SELECT 1 FROM kanikojobs_deadletter WHERE state = 'open' LIMIT %s) AS opened",
             [most],
         )
         return int(cursor.fetchone()[0])

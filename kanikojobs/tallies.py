@@ -6,7 +6,7 @@ transaction that records something adds to a row here; `/metrics` and the statis
 
 import os
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -136,6 +136,24 @@ def history(*, prefix: str, span: str, since: datetime) -> dict[datetime, dict[s
 def _sum_of(rows: Iterable[str]) -> tuple[int, ...]:
     histograms = [map(int, row.split(",")) for row in rows if row]
     return tuple(map(sum, zip(*histograms, strict=True)))
+
+
+def quantile(buckets: Sequence[int], share: float) -> float | None:
+    """The duration in seconds below which this share of a histogram lies, or None for an empty one.
+
+    Interpolated within its bucket, as Prometheus' histogram_quantile does; in the last bucket its lower bound.
+    """
+    wanted, below = share * sum(buckets), 0
+    if not wanted:
+        return None
+    for position, count in enumerate(buckets):
+        if below + count >= wanted:
+            lower = BUCKETS[position - 1] if position else 0.0
+            if position == len(BUCKETS):
+                return lower
+            return lower + (BUCKETS[position] - lower) * (wanted - below) / count
+        below += count
+    return BUCKETS[-1]
 
 
 def count(totals: Mapping[str, Total], series: Iterable[str]) -> int:

@@ -1,0 +1,33 @@
+"""Times as a person says them."""
+
+from datetime import datetime, timedelta
+
+from django import template
+
+register = template.Library()
+
+
+@register.filter
+def length_of_time(length: timedelta) -> str:
+    """The two largest units: "3 d 4 h", "12 min 5 s", "4 s"."""
+    seconds = max(0, int(length.total_seconds()))
+    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    parts = []
+    for unit, size in units:
+        number, seconds = divmod(seconds, size)
+        if number or (unit == "s" and not parts):
+            parts.append(f"{number} {unit}")
+        elif parts:
+            break
+    return " ".join(parts[:2])
+
+
+@register.filter
+def ago(at: datetime, now: datetime) -> str:
+    """How long before `now`."""
+    return length_of_time(now - at)
+
+
+@register.filter
+def words(text: str) -> list[str]:
+    return text.split()
