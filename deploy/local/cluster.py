@@ -1,4 +1,4 @@
-"""The current context of a kubeconfig instead of the simulated cluster, for those who ask, and only after a yes.
+"""A real cluster instead of the simulated one: the current context of a kubeconfig, and only after a yes.
 
 `python -m deploy.local.cluster` asks at the terminal and prints the context's name, for `make test-cluster`.
 """

@@ -127,6 +127,14 @@ class Child:
                 raise StackError(f"{self.name} was not ready within {seconds:.0f} s\n{self.log_tail()}")
             time.sleep(_POLL_SECONDS)
 
+    def wait(self) -> int:
+        """Waits for its end, however long that takes. Returns its code."""
+        if self._process is None:
+            raise StackError(f"{self.name} is not running")
+        code = self._process.wait()
+        self.kill()  # what it may have left behind
+        return code
+
     def ask_to_end(self) -> None:
         """Sends the signal that asks for an end, and does not wait."""
         if self.running:

@@ -138,6 +138,14 @@ class LocalStack:
         child.start()
         return child
 
+    def run_process(self, *, name: str, command: list[str], env: dict[str, str]) -> None:
+        """Runs a process against the stack to its end. StackError, with the end of its log, when it fails."""
+        child = self.start_process(name=name, command=command, env=env)
+        code = child.wait()
+        self.forget(child)
+        if code != 0:
+            raise StackError(f"{name} ended with {code}\n{child.log_tail()}")
+
     def forget(self, child: Child) -> None:
         """Lets go of a process that has ended and was meant to."""
         self._children.remove(child)
