@@ -7,12 +7,19 @@ Answers become results or the errors of `kanikojobs.errors`.
 
 import json
 import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import Any
 from uuid import UUID
 
 import urllib3
+import yaml
 from django.conf import settings
 from kubernetes import client, config
 from kubernetes.config.config_exception import ConfigException
@@ -21,6 +28,30 @@ from kanikojobs.errors import ClusterUnavailable, CreationError, PermanentError,
 
 # HTTP statuses that say "not now": the same request may be taken later.
 _TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+# What Kubernetes calls an answer that names no reason of its own (apimachinery, pkg/apis/meta/v1, types.go).
+_REASONS = {
+    400: "BadRequest",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "NotFound",
+    405: "MethodNotAllowed",
+    409: "Conflict",
+    410: "Gone",
+    413: "RequestEntityTooLarge",
+    415: "UnsupportedMediaType",
+    422: "Invalid",
+    429: "TooManyRequests",
+    500: "InternalError",
+    503: "ServiceUnavailable",
+    504: "Timeout",
+}
+
+PROBE_SECONDS = 3.0
+# An answer that is larger is none of Kubernetes': etcd holds 1.5 MiB per object, and lists are read in pages.
+_MOST_BYTES = 64 * 1024 * 1024
+_MOST_OF_A_MESSAGE = 8192  # characters
+_LONGEST_RETRY_AFTER = 600.0  # seconds
 
 
 class AlreadyExists(CreationError):
@@ -37,11 +68,17 @@ class Answer:
 
     @property
     def reason(self) -> str:
-        return str(self.body.get("reason") or f"HTTP{self.status}")
+        reason = self.body.get("reason") or _REASONS.get(self.status, f"HTTP{self.status}")
+        return _storable(reason, most=64)
 
     @property
     def message(self) -> str:
-        return str(self.body.get("message") or "")
+        return _storable(self.body.get("message") or "", most=_MOST_OF_A_MESSAGE)
+
+    @property
+    def is_of_kubernetes(self) -> bool:
+        """Whether an API server said this, and not something on the way to it."""
+        return "kind" in self.body and "apiVersion" in self.body
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +93,18 @@ class JobSeen:
 
 def create_job(manifest: dict[str, Any], *, namespace: str) -> JobSeen:
     """Create a Job. Raises `AlreadyExists`, `PermanentError`, `TransientError` or `ClusterUnavailable`."""
-    answer = request("POST", f"/apis/batch/v1/namespaces/{namespace}/jobs", body=manifest)
+    return _job(_post_job(manifest, namespace=namespace))
+
+
+def would_create_job(manifest: dict[str, Any], *, namespace: str) -> None:
+    """Have the API server check a Job and make none (`dryRun=All`). Raises as `create_job`."""
+    _post_job(manifest, namespace=namespace, query="?dryRun=All")
+
+
+def _post_job(manifest: dict[str, Any], *, namespace: str, query: str = "") -> Answer:
+    answer = request("POST", f"/apis/batch/v1/namespaces/{namespace}/jobs{query}", body=manifest)
     if answer.status in (200, 201, 202):
-        return _job(answer)
+        return answer
     raise _error(answer)
 
 
@@ -73,20 +119,28 @@ def get_job(name: str, *, namespace: str) -> JobSeen | None:
 
 
 def probe() -> None:
-    """One cheap authenticated call. Raises `ClusterUnavailable` if the API server would not serve anybody now."""
-    answer = request("GET", f"/apis/batch/v1/namespaces/{settings.KANIKOJOBS_NAMESPACE}/jobs?limit=1")
-    if answer.status in _TRY_AGAIN or answer.status == 401:
-        raise ClusterUnavailable(
-            reason=answer.reason,
-            message=answer.message,
-            http_status=answer.status,
-            retry_after=answer.retry_after,
-        )
+    """One cheap authenticated call. Raises `TransientError` if the API server would not serve anybody now."""
+    path = f"/apis/batch/v1/namespaces/{settings.KANIKOJOBS_NAMESPACE}/jobs?limit=1"
+    answer = request("GET", path, seconds=PROBE_SECONDS)
+    # 403 is the API server's own word as well: it is there, and listing may not be allowed where creating is.
+    if answer.is_of_kubernetes and answer.status in (200, 403):
+        return
+    raise ClusterUnavailable(
+        reason=answer.reason, message=answer.message, http_status=answer.status, retry_after=answer.retry_after
+    )
 
 
-def request(method: str, path: str, *, body: dict[str, Any] | None = None) -> Answer:
-    """One call to the API server. Raises `TransientError` or `ClusterUnavailable` when there is no answer."""
-    return _answer(_send(method, path, body=body))
+def request(method: str, path: str, *, body: dict[str, Any] | None = None, seconds: float | None = None) -> Answer:
+    """One call to the API server, with so many seconds for the answer (KANIKOJOBS_KUBERNETES_TIMEOUT if not said).
+
+    Raises `TransientError` or `ClusterUnavailable` when there is no answer.
+    """
+    seconds = seconds or settings.KANIKOJOBS_KUBERNETES_TIMEOUT.total_seconds()
+    until = time.monotonic() + seconds
+    with _errors_of_the_way(seconds):
+        response = _send(method, path, body=body, connect=min(seconds, 3.0), read=seconds)
+        data = _read(response, until=until)
+    return _answer(response, data)
 
 
 def open_stream(path: str, *, quiet: float | None) -> urllib3.BaseHTTPResponse:
@@ -95,70 +149,116 @@ def open_stream(path: str, *, quiet: float | None) -> urllib3.BaseHTTPResponse:
     A body that stays silent for `quiet` seconds raises urllib3's ReadTimeoutError in the reader. Raises the errors
     of `kanikojobs.errors` for an answer other than success.
     """
-    response = _send("GET", path, stream=True, quiet=quiet)
-    if response.status == 200:
-        return response
-    response.read()
-    raise _error(_answer(response))
+    seconds = settings.KANIKOJOBS_KUBERNETES_TIMEOUT.total_seconds()
+    with _errors_of_the_way(seconds):
+        response = _send("GET", path, accept="application/json, */*", connect=min(seconds, 3.0), read=quiet)
+        if response.status == 200:
+            return response
+        data = _read(response, until=time.monotonic() + seconds)
+    raise _error(_answer(response, data))
 
 
 def _send(
-    method: str, path: str, *, body: dict[str, Any] | None = None, stream: bool = False, quiet: float | None = None
+    method: str,
+    path: str,
+    *,
+    connect: float,
+    read: float | None,
+    body: dict[str, Any] | None = None,
+    accept: str = "application/json",
 ) -> urllib3.BaseHTTPResponse:
+    """Send a request and read the head of the answer."""
     api = _api(os.getpid(), settings.KUBECONFIG)
-    headers = {"Accept": "application/json, */*" if stream else "application/json", "User-Agent": "kanikojobs"}
+    headers = {"Accept": accept, "User-Agent": "kanikojobs"}
     if body is not None:
         headers["Content-Type"] = "application/json"
-    if token := api.configuration.auth_settings().get("BearerToken"):
-        # Asked for on each call: tokens in a cluster are replaced about every hour.
-        headers["Authorization"] = token["value"]
-    seconds = settings.KANIKOJOBS_KUBERNETES_TIMEOUT.total_seconds()
+    if authorization := _authorization(api):
+        headers["Authorization"] = authorization
+    return api.rest_client.pool_manager.request(
+        method,
+        api.configuration.host + path,
+        body=None if body is None else json.dumps(body, separators=(",", ":")).encode(),
+        headers=headers,
+        timeout=urllib3.Timeout(connect=connect, read=read),
+        # Whether a call is made again is decided and recorded by the caller, nowhere else.
+        retries=False,
+        redirect=False,
+        preload_content=False,
+    )
+
+
+def _read(response: urllib3.BaseHTTPResponse, *, until: float) -> bytes:
+    """The whole body, if it comes in time: a peer that sends one byte now and then would hold a worker for hours."""
+    parts: list[bytes] = []
+    size = 0
+    while part := response.read1(65536):
+        parts.append(part)
+        size += len(part)
+        if time.monotonic() > until or size > _MOST_BYTES:
+            response.close()
+            raise urllib3.exceptions.ReadTimeoutError(None, None, "the answer came too slowly")  # type: ignore[arg-type]
+    return b"".join(parts)
+
+
+@contextmanager
+def _errors_of_the_way(seconds: float) -> Iterator[None]:
+    """What can go wrong between here and the API server, as the errors of the domain."""
     try:
-        return api.rest_client.pool_manager.request(
-            method,
-            api.configuration.host + path,
-            body=None if body is None else json.dumps(body, separators=(",", ":")).encode(),
-            headers=headers,
-            timeout=urllib3.Timeout(connect=min(seconds, 3.0), read=quiet if stream else seconds),
-            # Whether a call is made again is decided and recorded by the caller, nowhere else.
-            retries=False,
-            redirect=False,
-            preload_content=not stream,
-        )
+        yield
+    except (urllib3.exceptions.SSLError, urllib3.exceptions.ProxyError) as error:
+        # Certificates may have been replaced: the next call reads them anew.
+        _api.cache_clear()
+        reason = "TLSError" if isinstance(error, urllib3.exceptions.SSLError) else "ProxyError"
+        raise ClusterUnavailable(reason=reason, message=_storable(error)) from None
+    except (urllib3.exceptions.ConnectTimeoutError, urllib3.exceptions.NewConnectionError) as error:
+        raise ClusterUnavailable(reason="ConnectionFailed", message=_storable(error)) from None
     except urllib3.exceptions.ReadTimeoutError:
         raise TransientError(
             reason="Timeout",
-            message=f"The API server did not answer within {seconds:g} s; it may have created the Job.",
+            message=f"The API server did not answer within {seconds:g} s; it may have done what it was asked.",
         ) from None
-    except urllib3.exceptions.SSLError as error:
-        raise ClusterUnavailable(reason="TLSError", message=str(error)) from None
-    except (urllib3.exceptions.ConnectTimeoutError, urllib3.exceptions.NewConnectionError) as error:
-        raise ClusterUnavailable(reason="ConnectionFailed", message=str(error)) from None
     except urllib3.exceptions.HTTPError as error:
-        raise TransientError(reason="ConnectionLost", message=str(error)) from None
+        raise TransientError(reason="ConnectionLost", message=_storable(error)) from None
 
 
-def _answer(response: urllib3.BaseHTTPResponse) -> Answer:
+def _answer(response: urllib3.BaseHTTPResponse, data: bytes) -> Answer:
+    if response.status == 401:
+        # Credentials may have been replaced: the next call reads them anew.
+        _api.cache_clear()
     try:
-        body = json.loads(response.data)
-    except ValueError:
+        body = json.loads(data)
+    except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict):
-        # A proxy on the way, or a server in trouble. Its words are kept as they are, up to a length.
-        text = response.data[:2000].decode("utf-8", "replace")
-        body = {
-            "reason": "UnreadableAnswer",
-            "message": f"HTTP {response.status} with no JSON object: {text!r}",
-        }
+        # The API server's own shedding of load is plain text; anything else is a proxy, or a server in trouble.
+        body = {"message": data[:_MOST_OF_A_MESSAGE].decode("utf-8", "backslashreplace")}
+        if response.status < 300:
+            body["reason"] = "UnreadableAnswer"
+        elif response.status < 400:
+            body = {"reason": "Redirected", "message": f"Sent on to {response.headers.get('Location', 'nowhere')}."}
     details = body.get("details")
     seconds = response.headers.get("Retry-After") or (
         details.get("retryAfterSeconds") if isinstance(details, dict) else None
     )
-    try:
-        retry_after = max(0.0, float(seconds)) if seconds is not None else None
-    except (TypeError, ValueError):
-        retry_after = None
-    return Answer(response.status, body, retry_after)
+    return Answer(response.status, body, None if seconds is None else retry_after(str(seconds)))
+
+
+def retry_after(text: str) -> float | None:
+    """The seconds that a Retry-After asks for, as a number or as a date (RFC 9110, section 10.2.3), up to 600."""
+    if re.fullmatch(r"[0-9]{1,9}", text.strip()):
+        seconds = float(text)
+    else:
+        try:
+            at = parsedate_to_datetime(text)
+            seconds = ((at if at.tzinfo else at.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds()
+        except (ValueError, OverflowError):
+            return None
+    return min(max(0.0, seconds), _LONGEST_RETRY_AFTER)
+
+
+def _storable(text: object, *, most: int = _MOST_OF_A_MESSAGE) -> str:
+    """Text of a server as PostgreSQL can hold it: NUL and lone surrogates written out, and not without end."""
+    return str(text).replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()[:most]
 
 
 def _job(answer: Answer) -> JobSeen:
@@ -184,14 +284,17 @@ def _error(answer: Answer) -> CreationError:
     reason, message, status = answer.reason, answer.message, answer.status
     if status == 409 and reason == "AlreadyExists":
         return AlreadyExists(reason=reason, message=message, http_status=status)
-    if status == 401:
-        # Our credentials, not this event.
+    if status == 401 or (status == 404 and not answer.is_of_kubernetes):
+        # Our credentials, or not the place where the API is: not this event.
         return ClusterUnavailable(reason=reason, message=message, http_status=status)
     if status == 409 or status < 400 or status in _TRY_AGAIN or status >= 500:
         return TransientError(reason=reason, message=message, http_status=status, retry_after=answer.retry_after)
+    details = answer.body.get("details")
     if status == 403 and "exceeded quota" in message:
         reason = "QuotaExceeded"
-    elif status == 404:
+    elif message.startswith("admission webhook"):
+        reason = "AdmissionDenied"
+    elif status == 404 and isinstance(details, dict) and details.get("kind") == "namespaces":
         reason = "NamespaceNotFound"
     return PermanentError(reason=reason, message=message, http_status=status)
 
@@ -205,8 +308,20 @@ def _api(pid: int, kubeconfig: str) -> client.ApiClient:
         configuration = client.Configuration()
         config.load_incluster_config(client_configuration=configuration)
         return client.ApiClient(configuration)
-    except (ConfigException, OSError) as error:
+    except (ConfigException, OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
         raise ClusterUnavailable(
             reason="NotConfigured",
-            message=f"No way to the Kubernetes API ({error}). Name a kubeconfig file in KUBECONFIG, or run in one.",
+            message=f"No way to the Kubernetes API ({_storable(error)}). "
+            "Name a kubeconfig file in KUBECONFIG, or run in a cluster.",
         ) from None
+
+
+def _authorization(api: client.ApiClient) -> str | None:
+    """The header's value. Asked for on each call: tokens in a cluster are replaced about every hour."""
+    try:
+        token = api.configuration.auth_settings().get("BearerToken")
+    except Exception as error:
+        # Files that vanished, or a credential plugin of the kubeconfig: anything can be raised here.
+        _api.cache_clear()
+        raise ClusterUnavailable(reason="NoCredentials", message=_storable(error)) from error
+    return token["value"] if token else None
