@@ -5,7 +5,7 @@ version of this software can write a row that cannot be; `tests/test_constraints
 Defaults live in the database too (`db_default`), because the hot paths write with SQL of their own.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -94,6 +94,7 @@ class Move:
 
     `claim` restricts it to a row that is still claimed under that token: a worker whose lease ran out moves nothing.
     `run_at` is when a row that goes back to `queued` is due again. `spend_retry` counts it against MAX_RETRIES.
+    `at` is when it happened in Kubernetes, which counts where we learn of it late. `node` is where the pod runs.
     """
 
     id: int
@@ -104,6 +105,8 @@ class Move:
     claim: UUID | None = None
     run_at: datetime | None = None
     spend_retry: bool = False
+    at: datetime | None = None
+    node: str = ""
 
 
 class KanikoJobQuerySet(models.QuerySet["KanikoJob"]):
@@ -138,15 +141,21 @@ class KanikoJobQuerySet(models.QuerySet["KanikoJob"]):
                     created_at = CASE
                         WHEN move.new_state IN ('created', 'running', 'succeeded')
                         THEN COALESCE(job.created_at, clock_timestamp()) ELSE job.created_at END,
+                    node = COALESCE(NULLIF(move.node, ''), job.node),
                     running_at = CASE
                         WHEN move.new_state = 'running'
-                        THEN COALESCE(job.running_at, clock_timestamp()) ELSE job.running_at END,
+                        THEN COALESCE(job.running_at, happened.at) ELSE job.running_at END,
                     finished_at = CASE
-                        WHEN move.new_state IN ('succeeded', 'failed', 'cancelled') THEN clock_timestamp() END
+                        WHEN move.new_state IN ('succeeded', 'failed', 'cancelled') THEN happened.at END
                 FROM unnest(
                     %s::bigint[], %s::text[], %s::text[], %s::text[], %s::uuid[], %s::uuid[],
-                    %s::timestamptz[], %s::boolean[]
-                ) AS move (id, new_state, reason, message, job_uid, claim, run_at, spend_retry)
+                    %s::timestamptz[], %s::boolean[], %s::timestamptz[], %s::text[]
+                ) AS move (id, new_state, reason, message, job_uid, claim, run_at, spend_retry, at, node)
+                -- Kubernetes writes whole seconds, so its time counts only where we learn of it later than that.
+                CROSS JOIN LATERAL (
+                    SELECT CASE WHEN move.at < clock_timestamp() - interval '5 seconds'
+                                THEN move.at ELSE clock_timestamp() END AS at
+                ) happened
                 WHERE job.id = move.id
                   AND job.state || '>' || move.new_state = ANY (%s)
                   AND (move.claim IS NULL OR job.claim = move.claim)
@@ -161,10 +170,27 @@ class KanikoJobQuerySet(models.QuerySet["KanikoJob"]):
                     [move.claim for move in moves],
                     [move.run_at for move in moves],
                     [move.spend_retry for move in moves],
+                    [move.at for move in moves],
+                    [move.node for move in moves],
                     allowed,
                 ],
             )
             return {row[0] for row in cursor.fetchall()}
+
+    def explain(self, reasons: Mapping[int, tuple[str, str]]) -> None:
+        """Say of Jobs that are in Kubernetes and wait why they do: a (reason, message) by id, both empty for no more."""
+        ids = sorted(reasons)
+        if not ids:
+            return
+        with connection.cursor() as cursor:
+            cursor.execute(
+                """
+                UPDATE kanikojobs_kanikojob job SET reason = why.reason, message = why.message
+                FROM unnest(%s::bigint[], %s::text[], %s::text[]) AS why (id, reason, message)
+                WHERE job.id = why.id AND job.state IN ('created', 'running')
+                """,
+                [ids, [reasons[id][0] for id in ids], [reasons[id][1] for id in ids]],
+            )
 
 
 class KanikoJob(models.Model):
@@ -200,6 +226,13 @@ class KanikoJob(models.Model):
     created_at = models.DateTimeField(null=True, blank=True)
     running_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
+    node = models.CharField(max_length=253, blank=True, db_default="", help_text="Where its pod runs, or ran last.")
+    cancel_requested_at = models.DateTimeField(
+        null=True, blank=True, help_text="It is cancelled once its Job and pods are gone."
+    )
+    overrides = models.JSONField(
+        null=True, blank=True, help_text="What a retry has changed of the event's own parameters."
+    )
 
     objects = KanikoJobQuerySet.as_manager()
 
@@ -247,6 +280,11 @@ class KanikoJob(models.Model):
             models.Index(fields=["third_party_id"], condition=Q(state__in=ACTIVE), name="kanikojob_active"),
             models.Index(fields=["run_at"], condition=Q(run_at__isnull=False), name="kanikojob_waiting"),
             models.Index(fields=["leased_until"], condition=Q(state=State.CREATING), name="kanikojob_leases"),
+            models.Index(
+                fields=["cancel_requested_at"],
+                condition=Q(cancel_requested_at__isnull=False, state__in=UNFINISHED),
+                name="kanikojob_to_be_cancelled",
+            ),
             models.Index(fields=["state", "id"], condition=~Q(state=State.SUCCEEDED), name="kanikojob_by_state"),
         ]
 
@@ -527,3 +565,88 @@ class OperatorAction(models.Model):
 
     def __str__(self) -> str:
         return f"{self.by} {self.get_kind_display()}"
+
+
+class JobEvidence(models.Model):
+    """What Kubernetes knew of a Kaniko Job and will throw away: written when it ends, with its logs soon after.
+
+    A row without `captured_at` still waits for the logs and the Events, also after a restart of the watcher.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    kaniko_job = models.OneToOneField(KanikoJob, on_delete=models.CASCADE, related_name="evidence")
+    image_digest = models.CharField(max_length=71, blank=True, db_default="")
+    exit_code = models.IntegerField(null=True, blank=True, help_text="Of the container that ended the build.")
+    pods = models.JSONField(default=list, db_default=[], help_text="Each pod with the statuses of its containers.")
+    events = models.JSONField(default=list, db_default=[], help_text="The Kubernetes Events about the Job and its pods.")
+    noted_at = models.DateTimeField(db_default=Now())
+    captured_at = models.DateTimeField(null=True, blank=True)
+    missing = models.TextField(blank=True, db_default="", help_text="What could not be had, and why.")
+
+    class Meta:
+        verbose_name_plural = "job evidence"
+        indexes = [
+            models.Index(fields=["kaniko_job"], condition=Q(captured_at__isnull=True), name="evidence_to_be_captured")
+        ]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(image_digest="") | Q(image_digest__regex="^sha256:[0-9a-f]{64}$"),
+                name="evidence_digest_is_one",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"evidence of {self.kaniko_job_id}"
+
+
+class ContainerLog(models.Model):
+    """The end of one container's log, with known secrets struck out."""
+
+    id = models.BigAutoField(primary_key=True)
+    kaniko_job = models.ForeignKey(KanikoJob, on_delete=models.CASCADE, related_name="logs", db_index=False)
+    pod = models.CharField(max_length=253)
+    container = models.CharField(max_length=63)
+    text = models.TextField()
+    cut = models.BooleanField(default=False, db_default=False, help_text="Whether earlier lines were left out.")
+    captured_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["kaniko_job", "pod", "container"], name="containerlog_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.pod}/{self.container}"
+
+
+class Drift(models.Model):
+    """Where rows and cluster had come apart: found by the sweep, with what was done about it."""
+
+    class Kind(models.TextChoices):
+        JOB_VANISHED = "JobVanished", "the Job of an unfinished row is gone"
+        NO_ROW = "NoRow", "a Job with our label has no row"
+        STUCK_CREATING = "StuckCreating", "a row was left in creating, and its Job exists"
+        CANCELLED_RUNS = "CancelledRuns", "a Job runs whose row is cancelled"
+
+    id = models.BigAutoField(primary_key=True)
+    kind = models.CharField(max_length=32, choices=Kind)
+    namespace = models.CharField(max_length=63)
+    name = models.CharField(max_length=253, help_text="The Job's name in Kubernetes.")
+    job_uid = models.CharField("Job UID", max_length=64, blank=True, db_default="")
+    kaniko_job = models.ForeignKey(KanikoJob, null=True, blank=True, on_delete=models.CASCADE, related_name="drift")
+    message = models.TextField(blank=True, db_default="")
+    found_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        verbose_name_plural = "drift"
+        constraints = [
+            # What is found again by the next sweep, or by the next watcher, is the same finding.
+            models.UniqueConstraint(fields=["kind", "namespace", "name", "job_uid"], name="drift_found_once"),
+            models.CheckConstraint(
+                condition=Q(kind__in=["JobVanished", "NoRow", "StuckCreating", "CancelledRuns"]),
+                name="drift_kind_known",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"

@@ -7,6 +7,7 @@ import pytest
 from django.apps import apps
 from django.db import IntegrityError, connection, models
 
+from kanikojobs.models import ContainerLog, Drift, JobEvidence
 from tests.factories import a_dead_letter, a_kaniko_job, an_attempt, an_event
 
 pytestmark = pytest.mark.django_db
@@ -72,6 +73,8 @@ CASES = [
     Case("deadletter_state_known", "deadletter", "state = 'lost'"),
     Case("deadletter_times_seen_at_least_1", "deadletter", "times_seen = 0"),
     Case("deadletter_dies_forward_in_time", "deadletter", "last_died_at = first_died_at - interval '1 second'"),
+    Case("evidence_digest_is_one", "jobevidence", "image_digest = 'sha256:short'"),
+    Case("drift_kind_known", "drift", "kind = 'Lonely'"),
     Case("outage_ended_has_its_time", "outage", "ongoing = false"),
     Case("outage_ended_has_its_time", "outage", f"ended_at = {NOW}"),
     Case("tally_never_negative", "tally", "count = -1"),
@@ -92,6 +95,10 @@ def test_an_impossible_row_is_refused(case: Case) -> None:
             id = an_attempt().pk
         case "deadletter":
             id = a_dead_letter().pk
+        case "jobevidence":
+            id = JobEvidence.objects.create(kaniko_job=a_kaniko_job(state="running")).pk
+        case "drift":
+            id = Drift.objects.create(kind=Drift.Kind.NO_ROW, namespace="builds", name="a-job").pk
         case "outage":
             id = execute("INSERT INTO kanikojobs_outage (reason) VALUES ('ConnectionFailed') RETURNING id")
         case "heartbeat":
@@ -122,6 +129,8 @@ TWINS = [
     Twin("kanikojob_one_unfinished_per_event", "kanikojob", "name = name || '-2', number = 2"),
     Twin("attempt_number_once_per_kanikojob", "jobattempt", ""),
     Twin("deadletter_open_once", "deadletter", ""),
+    Twin("containerlog_once", "containerlog", ""),
+    Twin("drift_found_once", "drift", ""),
     Twin("outage_one_at_a_time", "outage", ""),
     Twin("heartbeat_one_row_per_process", "heartbeat", ""),
     Twin("tally_one_row_per_span_and_shard", "tally", ""),
@@ -141,6 +150,10 @@ def test_a_second_row_of_what_can_be_only_once_is_refused(twin: Twin) -> None:
             id = an_attempt().pk
         case "deadletter":
             id = a_dead_letter().pk
+        case "containerlog":
+            id = ContainerLog.objects.create(kaniko_job=a_kaniko_job(), pod="a-job-x", container="kaniko", text="").pk
+        case "drift":
+            id = Drift.objects.create(kind=Drift.Kind.NO_ROW, namespace="builds", name="a-job").pk
         case "outage":
             id = execute("INSERT INTO kanikojobs_outage (reason) VALUES ('ConnectionFailed') RETURNING id")
         case "heartbeat":
