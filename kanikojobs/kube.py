@@ -105,7 +105,7 @@ def _post_job(manifest: dict[str, Any], *, namespace: str, query: str = "") -> A
     answer = request("POST", f"/apis/batch/v1/namespaces/{namespace}/jobs{query}", body=manifest)
     if answer.status in (200, 201, 202):
         return answer
-    raise _error(answer)
+    raise error_of(answer)
 
 
 def get_job(name: str, *, namespace: str) -> JobSeen | None:
@@ -115,7 +115,7 @@ def get_job(name: str, *, namespace: str) -> JobSeen | None:
         return None
     if answer.status == 200:
         return _job(answer)
-    raise _error(answer)
+    raise error_of(answer)
 
 
 def probe() -> None:
@@ -279,7 +279,7 @@ def _job(answer: Answer) -> JobSeen:
         ) from None
 
 
-def _error(answer: Answer) -> CreationError:
+def error_of(answer: Answer) -> CreationError:
     """What an answer other than success means. The server's own reason, message and status are kept as they are."""
     reason, message, status = answer.reason, answer.message, answer.status
     if status == 409 and reason == "AlreadyExists":
