@@ -24,6 +24,10 @@ class KanikoJobsAdminSite(AdminSite):
         if ours:
             super().register(ours, *args, **options)
 
+    def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:
+        """Our own rows first, then people and their tokens."""
+        return sorted(super().get_app_list(request, app_label), key=lambda app: app["app_label"] != "kanikojobs")
+
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """The home. With `?part=overview` only what changes, for the page that keeps itself up to date."""
         context = extra_context or {}

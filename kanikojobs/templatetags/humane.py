@@ -23,9 +23,9 @@ def length_of_time(length: timedelta) -> str:
 
 
 @register.filter
-def ago(at: datetime, now: datetime) -> str:
+def ago(at: datetime | None, now: datetime) -> str:
     """How long before `now`."""
-    return length_of_time(now - at)
+    return length_of_time(now - at) if at else "–"
 
 
 @register.filter
