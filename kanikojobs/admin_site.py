@@ -4,7 +4,7 @@ from typing import Any
 
 from django.contrib.admin import AdminSite
 from django.db.models import Model
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
 from django.template.response import TemplateResponse
 
 from kanikojobs import charts, overview
@@ -28,7 +28,7 @@ class KanikoJobsAdminSite(AdminSite):
         """Our own rows first, then people and their tokens."""
         return sorted(super().get_app_list(request, app_label), key=lambda app: app["app_label"] != "kanikojobs")
 
-    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
         """The home. With `?part=overview` only what changes, for the page that keeps itself up to date."""
         context = extra_context or {}
         if request.user.has_perm("kanikojobs.view_kanikojob"):

@@ -120,7 +120,7 @@ def overview(*, window: Window = WINDOWS[0]) -> Overview:
         window=window,
         points=points(window, now=now),
         causes=causes(window),
-        running=KanikoJob.objects.filter(state=State.RUNNING).order_by("running_at")[:10],
+        running=list(KanikoJob.objects.filter(state=State.RUNNING).order_by("running_at")[:10]),
         outage=outage,
         open_dead_letters=stats.open_dead_letters(),
         now=now,
