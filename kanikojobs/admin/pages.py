@@ -1,13 +1,16 @@
 """The lists and pages of events, Kaniko Jobs, attempts and dead letters."""
 
+from typing import Any
+
 from django.contrib import admin
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from kanikojobs.admin.rows import PriorityFilter, ReadOnlyAdmin
 from kanikojobs.models import DeadLetter, JobAttempt, JobStartEvent, KanikoJob
+from kanikojobs.timeline import timeline
 
 
 @admin.register(JobStartEvent)
@@ -28,6 +31,14 @@ class JobStartEventAdmin(ReadOnlyAdmin):
     search_help_text = "A whole id: event, correlation, third party or parser."
     exclude = ("content_hash",)
     readonly_fields = ("kaniko_jobs",)
+    change_form_template = "admin/event.html"
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        event = self.get_object(request, object_id)
+        story = timeline(event) if event and self.has_view_permission(request, event) else []
+        return super().change_view(request, object_id, form_url, {"timeline": story, **(extra_context or {})})
 
     @admin.display(description="Kaniko Jobs")
     def kaniko_jobs(self, event: JobStartEvent) -> SafeString:
