@@ -1,6 +1,5 @@
 """RabbitMQ, and the only importer of pika: connect, declare the topology, take deliveries, publish with confirms."""
 
-import re
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -8,13 +7,18 @@ from functools import partial
 from typing import Any
 
 import pika
+import pika.data
 import pika.exceptions
 from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 
-from kanikojobs.topology import Queue, Topology
+from kanikojobs.field_tables import decode_table
+from kanikojobs.topology import Queue, Topology, difference, unknown_argument
 
 # What a lost or refused connection raises, for those who reconnect.
 CONNECTION_ERRORS = (pika.exceptions.AMQPError, OSError)
+
+# pika offers no choice of decoder, and its own falls over headers that any publisher can send.
+pika.data.decode_table = decode_table
 
 
 class TopologyConflict(Exception):
@@ -52,23 +56,41 @@ def connect(url: str, *, name: str) -> BlockingConnection:
     return BlockingConnection(parameters)
 
 
+def is_url(text: str) -> bool:
+    """Whether this is the URL of a broker, as far as that can be seen."""
+    try:
+        parameters = pika.URLParameters(text)
+    except (ValueError, TypeError, IndexError):
+        return False
+    return text.startswith(("amqp://", "amqps://")) and bool(parameters.host)
+
+
+def brief(error: Exception) -> str:
+    """An error in one line that fits into a log. pika's own have no text but a repr."""
+    return (str(error) or repr(error)).splitlines()[0][:300]
+
+
+def refusal(error: Exception) -> str | None:
+    """What to do about an error by which RabbitMQ says no, which trying again seldom changes; None for an outage."""
+    match error:
+        case pika.exceptions.ProbableAuthenticationError() | pika.exceptions.AuthenticationError():
+            return "RabbitMQ refuses the user name or the password. Correct RABBITMQ_URL."
+        case pika.exceptions.ProbableAccessDeniedError():
+            return "RabbitMQ refuses the virtual host. Correct the path of RABBITMQ_URL, or give the user access to it."
+        case pika.exceptions.IncompatibleProtocolError():
+            return "What answers at RABBITMQ_URL does not speak AMQP 0-9-1. Correct its port; AMQP's is 5672."
+        case pika.exceptions.ChannelClosedByBroker(reply_code=403):
+            return f"{error.reply_text}. Give the user configure, write and read permissions for these names."
+        case pika.exceptions.ChannelClosedByBroker(reply_code=404):
+            return f"{error.reply_text}. Run manage.py declare_topology, or start without --no-declare."
+        case pika.exceptions.ChannelClosedByBroker(reply_code=405):
+            return f"{error.reply_text} Stop whoever holds the queue."
+    return None
+
+
 def declare(connection: BlockingConnection, topology: Topology) -> None:
     """Make the topology be there. Raises `TopologyConflict` that names every argument that differs."""
-    conflicts: list[str] = []
-    try:
-        _on_a_channel(
-            connection,
-            partial(
-                BlockingChannel.exchange_declare,
-                exchange=topology.dead_letter_exchange,
-                exchange_type="direct",
-                durable=True,
-            ),
-        )
-    except pika.exceptions.ChannelClosedByBroker as error:
-        if error.reply_code != 406:
-            raise
-        conflicts.append(f"exchange {topology.dead_letter_exchange}: {error.reply_text}")
+    conflicts = _declare_exchange(connection, topology.dead_letter_exchange)
     for queue in topology.queues:
         conflicts.extend(_declare_queue(connection, queue))
     if conflicts:
@@ -81,6 +103,18 @@ def declare(connection: BlockingConnection, topology: Topology) -> None:
             )
 
 
+def _declare_exchange(connection: BlockingConnection, name: str) -> list[str]:
+    declaration = partial(BlockingChannel.exchange_declare, exchange=name, exchange_type="direct", durable=True)
+    try:
+        _on_a_channel(connection, declaration)
+    except pika.exceptions.ChannelClosedByBroker as error:
+        if error.reply_code != 406:
+            raise
+        found = difference(error.reply_text)
+        return [f"exchange {name}: {found.sentence if found else error.reply_text}"]
+    return []
+
+
 def _on_a_channel(connection: BlockingConnection, call: Callable[[BlockingChannel], Any]) -> Any:
     """A channel of its own for each call: RabbitMQ closes the channel of one that it refuses."""
     channel = connection.channel()
@@ -91,47 +125,37 @@ def _on_a_channel(connection: BlockingConnection, call: Callable[[BlockingChanne
             channel.close()
 
 
-# RabbitMQ names one argument at a time, for example:
-# inequivalent arg 'x-max-length' for queue 'kaniko-jobs' in vhost '/': received '10000' but current is '5'
-_DIFFERENCE = re.compile(
-    r"inequivalent arg '(?P<argument>[^']+)' .*received (?P<wanted>.*?) but current is (?P<current>.*?)[\s.]*$"
-)
-
-
 def _declare_queue(connection: BlockingConnection, queue: Queue) -> list[str]:
     """Declare a queue; return how the one that is there differs.
 
-    Only the first difference is in RabbitMQ's answer. So what it says is there is taken over and asked again, until
-    nothing differs: the last declaration then changes nothing, because it repeats what is there.
+    RabbitMQ names one difference at a time. So what it says is there is taken over and asked again, until nothing
+    differs: the last declaration then changes nothing, because it repeats what is there.
     """
-    arguments = dict(queue.arguments)
+    arguments: dict[str, str | int | bool] = dict(queue.arguments)
+    properties = {"durable": True, "auto_delete": False}
     differences: list[str] = []
-    durable = True
-    while len(differences) <= len(queue.arguments) + 1:
+    for _ in range(len(queue.arguments) + 8):
+        declaration = partial(BlockingChannel.queue_declare, queue=queue.name, arguments=arguments, **properties)
         try:
-            _on_a_channel(
-                connection,
-                partial(BlockingChannel.queue_declare, queue=queue.name, durable=durable, arguments=arguments),
-            )
-            break
+            _on_a_channel(connection, declaration)
+            return differences
         except pika.exceptions.ChannelClosedByBroker as error:
             if error.reply_code not in (405, 406):
                 raise
-            found = _DIFFERENCE.search(error.reply_text)
-            if not found:
-                differences.append(f"queue {queue.name}: {error.reply_text}")
-                break
-            argument, current = found["argument"], found["current"]
-            differences.append(
-                f"queue {queue.name}: {argument} is {current}, but the settings ask for {found['wanted']}"
-            )
-            if argument == "durable":
-                durable = "true" in current
-            elif "none" in current:
-                arguments.pop(argument, None)
-            elif value := re.search(r"the value '([^']*)' of type '([^']*)'|'([^']*)'", current):
-                text = value[1] or value[3]
-                arguments[argument] = int(text) if re.fullmatch(r"-?\d+", text) else text
+            found = difference(error.reply_text)
+            # What the queue's own type knows nothing of says nothing new: the type differs already.
+            if (unknown := unknown_argument(error.reply_text)) in arguments and differences:
+                del arguments[unknown]
+                continue
+            if found is None:
+                return [*differences, f"queue {queue.name}: {error.reply_text}"]
+            differences.append(f"queue {queue.name}: {found.sentence}")
+            if found.argument in properties:
+                properties[found.argument] = found.current == "true"
+            elif found.current is None:
+                del arguments[found.argument]
+            else:
+                arguments[found.argument] = found.current
     return differences
 
 
@@ -141,12 +165,13 @@ class Consumer:
     def __init__(self, connection: BlockingConnection, *, queue: str, prefetch: int) -> None:
         self.queue = queue
         self.waiting: deque[Delivery] = deque()
+        self.waiting_bytes = 0
         self._channel = connection.channel()
-        self._channel.basic_qos(prefetch_count=prefetch)
-        self._tag = self._channel.basic_consume(queue, self._on_message)
         # RabbitMQ cancels a consumer whose queue is deleted, or whose quorum queue loses its leader for good.
         self.cancelled = False
         self._channel.add_on_cancel_callback(self._on_cancel)
+        self._channel.basic_qos(prefetch_count=prefetch)
+        self._channel.basic_consume(queue, self._on_message)
 
     def _on_cancel(self, _frame: Any) -> None:
         self.cancelled = True
@@ -158,23 +183,33 @@ class Consumer:
             if value is not None and name not in ("headers", "content_type")
         }
         others |= {"exchange": method.exchange, "routing_key": method.routing_key}
-        self.waiting.append(
-            Delivery(method.delivery_tag, body, properties.content_type, properties.headers or {}, others)
-        )
+        content_type = properties.content_type
+        if isinstance(content_type, bytes):  # pika's way with text that is not UTF-8
+            content_type = content_type.decode(errors="backslashreplace")
+        self.waiting.append(Delivery(method.delivery_tag, body, content_type, properties.headers or {}, others))
+        self.waiting_bytes += len(body)
 
-    def take(self, most: int) -> list[Delivery]:
-        """Take up to so many of the deliveries that have arrived."""
-        return [self.waiting.popleft() for _ in range(min(most, len(self.waiting)))]
+    def take(self, *, most: int, most_bytes: int) -> list[Delivery]:
+        """Take up to so many of the deliveries that have arrived, of so many bytes in all; the first in any case."""
+        taken: list[Delivery] = []
+        size = 0
+        while self.waiting and len(taken) < most:
+            size += len(self.waiting[0].body)
+            if taken and size > most_bytes:
+                break
+            taken.append(self.waiting.popleft())
+            self.waiting_bytes -= len(taken[-1].body)
+        return taken
 
     def acknowledge(self, *, up_to: int) -> None:
         """Acknowledge every delivery of this queue up to this tag."""
         self._channel.basic_ack(up_to, multiple=True)
 
-    def pause(self) -> None:
-        """Take no more, and give back what has arrived but was not taken."""
-        self._channel.basic_cancel(self._tag)
-        while self.waiting:
-            self._channel.basic_nack(self.waiting.popleft().tag, requeue=True)
+    def give_back(self) -> None:
+        """Take no more. RabbitMQ hands over again, to whoever asks, all that was not acknowledged."""
+        self.waiting.clear()
+        self.waiting_bytes = 0
+        self._channel.close()
 
     def depth(self) -> int:
         """How many messages wait in the queue, as RabbitMQ says now."""

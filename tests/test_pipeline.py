@@ -7,9 +7,9 @@ from django.conf import settings
 from django_q.signing import SignedPackage
 
 from deploy.local.simulator import Simulator
-from kanikojobs import amqp, tasks
+from kanikojobs import amqp, lanes, tasks
 from kanikojobs.amqp import Publication
-from kanikojobs.consuming import Consuming, queue_writers
+from kanikojobs.consuming import Consuming
 from kanikojobs.models import DeadLetter, JobAttempt, JobStartEvent, KanikoJob
 from kanikojobs.queue import KanikoJobBroker
 from kanikojobs.topology import topology
@@ -31,7 +31,7 @@ def publish(*bodies: bytes) -> None:
 def consume() -> Consuming:
     consuming = Consuming(
         url=settings.RABBITMQ_URL,
-        queues=queue_writers(queue=settings.KANIKOJOBS_QUEUE, dlq=settings.KANIKOJOBS_DLQ, drain_dlq=True),
+        queues=lanes.works(queue=settings.KANIKOJOBS_QUEUE, dlq=settings.KANIKOJOBS_DLQ, drain_dlq=True),
         prefetch=100,
         batch=50,
         once=True,

@@ -5,17 +5,22 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import ProgrammingError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from kanikojobs import amqp
-from kanikojobs.consuming import Consuming, Counts, queue_writers
-from kanikojobs.management.commands.declare_topology import conflict_advice
+from kanikojobs import amqp, consumer_status, gate, lanes
+from kanikojobs.consumer_status import Counts
+from kanikojobs.consuming import Consuming, Refused
+from kanikojobs.management.commands.declare_topology import conflict_advice, rabbitmq_url
 from kanikojobs.topology import topology
 
 
 class Command(BaseCommand):
-    help = "Drains the queue, and the dead-letter queue, into Postgres. Acknowledges what has been committed."
+    help = (
+        "Drains the queue, and the dead-letter queue, into Postgres. Acknowledges what has been committed. "
+        "Waits while RabbitMQ or Postgres is away; ends with 1 when RabbitMQ refuses it or the tables are missing."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--once", action="store_true", help="Drain what is there and exit.")
@@ -24,20 +29,35 @@ class Command(BaseCommand):
             "--prefetch",
             type=int,
             default=settings.KANIKOJOBS_PREFETCH,
-            help="Messages held at most, per queue.",
+            help="Messages held at most, per queue (default KANIKOJOBS_PREFETCH).",
         )
         parser.add_argument(
-            "--batch", type=int, default=settings.KANIKOJOBS_BATCH, help="Messages per transaction at most."
+            "--batch",
+            type=int,
+            default=settings.KANIKOJOBS_BATCH,
+            help="Messages per transaction at most (default KANIKOJOBS_BATCH).",
+        )
+        parser.add_argument(
+            "--metrics-port",
+            type=int,
+            metavar="PORT",
+            help="Serve this process's own /metrics and /health there.",
+        )
+        parser.add_argument(
+            "--stalled-after",
+            type=float,
+            metavar="SECONDS",
+            default=60.0,
+            help="/health is 503 when the loop has not come round for so long (default 60).",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        if not settings.RABBITMQ_URL:
-            raise CommandError("RABBITMQ_URL is not set. Write amqp://user:password@host:5672/.")
-        if options["batch"] > options["prefetch"]:
-            raise CommandError(f"--batch {options['batch']} is larger than --prefetch {options['prefetch']}.")
+        if options["batch"] < 1 or options["prefetch"] < options["batch"] or options["prefetch"] > 65_535:
+            raise CommandError("--batch must be at least 1, and --prefetch from --batch to 65535.")
+        pulse = gate.consumer_pulse()
         consuming = Consuming(
-            url=settings.RABBITMQ_URL,
-            queues=queue_writers(
+            url=rabbitmq_url(),
+            queues=lanes.works(
                 queue=settings.KANIKOJOBS_QUEUE,
                 dlq=settings.KANIKOJOBS_DLQ,
                 drain_dlq=settings.KANIKOJOBS_DRAIN_DLQ,
@@ -45,18 +65,48 @@ class Command(BaseCommand):
             prefetch=options["prefetch"],
             batch=options["batch"],
             once=options["once"],
-            on_connect=(lambda _: None) if options["no_declare"] else (lambda c: amqp.declare(c, topology())),
+            gate=gate.gate_of(pulse),
+            farewell=pulse.rest,
+            on_connect=(lambda _: None) if options["no_declare"] else (lambda link: amqp.declare(link, topology())),
         )
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: consuming.stop.set())
+        stop_on_signals(consuming)
+        if options["metrics_port"] is not None:
+            serve_status(consuming.counts, port=options["metrics_port"], stalled_after=options["stalled_after"])
         try:
             counts = run_with_progress(consuming) if options["once"] else consuming.run()
         except amqp.TopologyConflict as conflict:
             raise CommandError(conflict_advice(conflict)) from None
+        except Refused as refused:
+            raise CommandError(str(refused)) from None
+        except ProgrammingError as error:
+            first_line = str(error).splitlines()[0]
+            raise CommandError(
+                f"Postgres has not the tables of this version ({first_line}). Run manage.py migrate."
+            ) from None
         self.stdout.write(
             f"{counts.taken} messages: {counts.recorded} recorded, {counts.duplicates} duplicates, "
             f"{counts.dead} dead letters, {counts.not_ours} not ours"
         )
+        if options["once"] and counts.paused:
+            raise CommandError("Consuming is paused. Run manage.py resume_consumer.")
+
+
+def stop_on_signals(consuming: Consuming) -> None:
+    """The first signal asks for an orderly end, which takes seconds; the second ends the process at once."""
+
+    def stop(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        consuming.stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+
+
+def serve_status(counts: Counts, *, port: int, stalled_after: float) -> None:
+    try:
+        consumer_status.serve(counts, port=port, stalled_after=stalled_after)
+    except (OSError, OverflowError) as error:
+        raise CommandError(f"--metrics-port {port} cannot be used: {error}") from None
 
 
 def run_with_progress(consuming: Consuming) -> Counts:

@@ -16,23 +16,27 @@ class Command(BaseCommand):
     )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        if not settings.RABBITMQ_URL:
-            raise CommandError("RABBITMQ_URL is not set. Write amqp://user:password@host:5672/.")
         wanted = topology()
         try:
-            connection = amqp.connect(settings.RABBITMQ_URL, name="kanikojobs declare_topology")
-        except amqp.CONNECTION_ERRORS as error:
-            raise CommandError(f"RabbitMQ cannot be reached: {type(error).__name__} {error}".rstrip()) from None
-        try:
-            amqp.declare(connection, wanted)
+            with amqp.connect(rabbitmq_url(), name="kanikojobs declare_topology") as connection:
+                amqp.declare(connection, wanted)
         except amqp.TopologyConflict as conflict:
             raise CommandError(conflict_advice(conflict)) from None
-        finally:
-            connection.close()
+        except amqp.CONNECTION_ERRORS as error:
+            raise CommandError(amqp.refusal(error) or f"RabbitMQ cannot be reached: {amqp.brief(error)}") from None
         for queue in wanted.queues:
             self.stdout.write(f"queue {queue.name}")
             for exchange, routing_key in queue.bindings:
                 self.stdout.write(f"  bound to exchange {exchange} by {routing_key}")
+
+
+def rabbitmq_url() -> str:
+    """RABBITMQ_URL. Raises `CommandError` if it is not set or no URL of a broker."""
+    url: str = settings.RABBITMQ_URL
+    if not amqp.is_url(url):
+        missing = "is not set" if not url else "is no URL of a broker"
+        raise CommandError(f"RABBITMQ_URL {missing}. Write amqp://user:password@host:5672/.")
+    return url
 
 
 def conflict_advice(conflict: amqp.TopologyConflict) -> str:
@@ -40,7 +44,7 @@ def conflict_advice(conflict: amqp.TopologyConflict) -> str:
     lines = "\n".join(f"  {difference}" for difference in conflict.differences)
     return (
         f"RabbitMQ has other arguments, which it cannot change in place:\n{lines}\n"
-        "Either set the environment to what is there, or overrule it with a policy "
-        "(rabbitmqctl set_policy; TTL, length, overflow and dead-lettering can be overruled, the type cannot), "
-        "or drain the queue, delete it and declare it anew."
+        "Either set the environment to what is there (KANIKOJOBS_MESSAGE_TTL_MS, KANIKOJOBS_MAX_LENGTH and so on); a "
+        "policy can then lower its limits without declaring it anew (rabbitmqctl set_policy). "
+        "Or drain the queue, delete it (rabbitmqctl delete_queue) and declare it again."
     )

@@ -1,0 +1,74 @@
+"""One queue's lane through the consumer: what arrived, the batch that is gathered, the batch that is written."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from kanikojobs import amqp, dead_letters, intake
+from kanikojobs.messages import IntakeResult, Message
+from kanikojobs.models import JobStartEvent
+
+# A batch ends at so many bytes, and the socket is left alone while more than this waits: memory stays flat however
+# large the messages are (RabbitMQ counts a prefetch in messages only).
+MOST_BYTES_PER_BATCH = 4 * 1024 * 1024
+MOST_BYTES_WAITING = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is done with a queue's messages: `read` by the thread that speaks with RabbitMQ, `write` by the writer."""
+
+    read: Callable[[Sequence[Message]], Sequence[Any]]
+    write: Callable[[Sequence[Message], Sequence[Any]], IntakeResult]
+
+
+def works(*, queue: str, dlq: str, drain_dlq: bool) -> dict[str, Work]:
+    """What is done with each queue's messages: events go to intake, what the broker dead-lettered to dead letters."""
+    origin = JobStartEvent.Origin.QUEUE
+    found = {queue: Work(read=partial(intake.read, origin=origin), write=partial(intake.write, origin=origin))}
+    if drain_dlq:
+        found[dlq] = Work(read=lambda messages: [], write=lambda messages, _: dead_letters.record_from_broker(messages))
+    return found
+
+
+@dataclass(slots=True)
+class Lane:
+    """One queue: the batch that is being gathered, and the one that is being written."""
+
+    consumer: amqp.Consumer
+    work: Work
+    messages: list[Message] = field(default_factory=list)
+    readings: list[Any] = field(default_factory=list)
+    bytes: int = 0
+    gathered_tag: int = 0
+    in_flight: Future[IntakeResult] | None = None
+    in_flight_tag: int = 0
+
+    def gather(self, *, most: int) -> None:
+        """Read what has arrived into the next batch, as long as there is room in it."""
+        if self.bytes >= MOST_BYTES_PER_BATCH:
+            return
+        deliveries = self.consumer.take(most=most - len(self.messages), most_bytes=MOST_BYTES_PER_BATCH - self.bytes)
+        if not deliveries:
+            return
+        messages = [
+            Message(delivery.body, delivery.content_type, delivery.headers, delivery.properties)
+            for delivery in deliveries
+        ]
+        self.readings.extend(self.work.read(messages))
+        self.messages.extend(messages)
+        self.bytes += sum(len(message.body) for message in messages)
+        self.gathered_tag = deliveries[-1].tag
+
+    def batch(self) -> tuple[list[Message], list[Any]]:
+        """Hand out the batch that has been gathered, to be written and then acknowledged up to `in_flight_tag`."""
+        batch = self.messages, self.readings
+        self.messages, self.readings, self.bytes = [], [], 0
+        self.in_flight_tag = self.gathered_tag
+        return batch
+
+    @property
+    def idle(self) -> bool:
+        return self.in_flight is None and not self.messages and not self.consumer.waiting
