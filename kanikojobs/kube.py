@@ -155,7 +155,7 @@ def open_stream(path: str, *, quiet: float | None) -> urllib3.BaseHTTPResponse:
         if response.status == 200:
             return response
         data = _read(response, until=time.monotonic() + seconds)
-    raise _error(_answer(response, data))
+    raise error_of(_answer(response, data))
 
 
 def _send(
