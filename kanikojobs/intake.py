@@ -33,6 +33,7 @@ def rules() -> cloudevent.Rules:
         event_type=settings.KANIKOJOBS_EVENT_TYPE,
         event_source=settings.KANIKOJOBS_EVENT_SOURCE,
         max_body_bytes=settings.KANIKOJOBS_MAX_EVENT_BYTES,
+        max_batch_bytes=settings.DATA_UPLOAD_MAX_MEMORY_SIZE,
         max_build_timeout=settings.KANIKOJOBS_MAX_BUILD_TIMEOUT,
     )
 

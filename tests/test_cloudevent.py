@@ -356,6 +356,16 @@ def test_one_bad_event_does_not_spoil_its_batch() -> None:
     assert cloudevent.split_batch(body=body, rules=RULES) == [item.strip() for item in bodies]
 
 
+def test_an_event_of_a_batch_is_held_to_the_size_of_an_event() -> None:
+    large = unknown('"' + "x" * 1024 * 1024 + '"')
+
+    small, refused = cloudevent.batch_from_http(body=b"[" + changed(id="1") + b"," + large + b"]", rules=RULES)
+
+    assert isinstance(small, StartEvent)
+    assert isinstance(refused, InvalidEvent)
+    assert "at most 1048576 are read" in str(refused)
+
+
 @pytest.mark.parametrize("body", [b"[]", b" [ ] ", b"\xef\xbb\xbf[]"])
 def test_an_empty_batch_is_a_batch(body: bytes) -> None:
     assert cloudevent.batch_from_http(body=body, rules=RULES) == []
@@ -371,7 +381,7 @@ def test_an_empty_batch_is_a_batch(body: bytes) -> None:
         pytest.param(b"[" * 100_000, "body: nested too deeply", id="bomb"),
         pytest.param(b"\xff", "body: not UTF-8", id="not UTF-8"),
         pytest.param(b"[" + b",".join([b"{}"] * 1001) + b"]", "body: more than 1000 events", id="too many"),
-        pytest.param(b"[" + b" " * 1024 * 1024 + b"]", "bytes; at most 1048576 are read", id="too large"),
+        pytest.param(b"[" + b" " * 16 * 1024 * 1024 + b"]", "bytes; at most 16777216 are read", id="too large"),
     ],
 )
 def test_a_batch_that_cannot_be_read_is_refused_as_a_whole(body: bytes, expect: str) -> None:

@@ -61,7 +61,7 @@ def split_batch(*, body: bytes, rules: Rules) -> list[bytes]:
 
     Raises `InvalidEvent` if the batch as a whole cannot be read.
     """
-    _refuse_oversized(body, rules=rules)
+    _refuse_oversized(body, most=rules.max_batch_bytes)
     return strict_json.split_array(body, max_items=rules.max_batch_events)
 
 
@@ -70,6 +70,7 @@ def batch_from_http(*, body: bytes, rules: Rules) -> list[StartEvent | InvalidEv
     outcomes: list[StartEvent | InvalidEvent | NotOurs] = []
     for item in split_batch(body=body, rules=rules):
         try:
+            _refuse_oversized(item, most=rules.max_body_bytes)
             outcomes.append(_structured(item, rules=rules, faults=[]))
         except (InvalidEvent, NotOurs) as outcome:
             outcomes.append(outcome)
@@ -85,7 +86,7 @@ def _read(
     rules: Rules,
 ) -> StartEvent:
     """The content mode, by the rules of HTTP binding 1.0.2, section 1.3, which the AMQP bindings share."""
-    _refuse_oversized(body, rules=rules)
+    _refuse_oversized(body, most=rules.max_body_bytes)
     essence, charset = attributes.media_type(content_type)
     faults: list[Fault] = []
     if charset and (problem := attributes.charset_problem(charset)):
@@ -106,9 +107,9 @@ def _read(
     return _structured(body, rules=rules, faults=faults)
 
 
-def _refuse_oversized(body: bytes, *, rules: Rules) -> None:
-    if len(body) > rules.max_body_bytes:
-        limit = f"at most {rules.max_body_bytes} are read; leave out what the build does not need"
+def _refuse_oversized(body: bytes, *, most: int) -> None:
+    if len(body) > most:
+        limit = f"at most {most} are read; leave out what the build does not need"
         raise InvalidEvent([Fault("body", f"{len(body)} bytes; {limit}")])
 
 

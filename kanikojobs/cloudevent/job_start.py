@@ -52,6 +52,7 @@ class Rules:
     event_type: str = "network.notifi.lambda.job.start"
     event_source: str = "network.notifi.kaniko-jobs"
     max_body_bytes: int = 1024 * 1024
+    max_batch_bytes: int = 16 * 1024 * 1024
     max_batch_events: int = 1000
     max_depth: int = 32
     default_build_timeout: int = 1800
