@@ -108,6 +108,17 @@ def test_a_suspended_job_has_no_pods_until_it_is_resumed(api: RawKubernetes, nam
     assert wait_for(lambda: pods_of(api, name), seconds=20)
 
 
+def test_a_suspension_takes_the_pods_and_is_no_failure(api: RawKubernetes, name: str) -> None:
+    create(api, controlled(name))
+    seen(lambda: pods_of(api, name), needs="Job controller")
+
+    api.patch(name, {"spec": {"suspend": True}})
+
+    assert wait_for(lambda: "Suspended" in conditions_of(api, name) and not pods_of(api, name), seconds=20)
+    status = api.get(name).body["status"]
+    assert (status.get("failed", 0), "startTime" in status) == (0, False)
+
+
 def test_a_finished_job_goes_when_its_time_to_live_is_over(api: RawKubernetes, name: str) -> None:
     create(api, controlled(name, ttlSecondsAfterFinished=1))
     [found] = seen(lambda: pods_of(api, name), needs="Job controller")

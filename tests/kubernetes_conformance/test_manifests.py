@@ -164,6 +164,16 @@ _POLICY = "spec.podFailurePolicy.rules[0]"
             "FieldValueInvalid",
         ),
         (
+            {
+                "podFailurePolicy": {
+                    "rules": [{"action": "FailJob", "onExitCodes": {"operator": "In", "values": [2, 1]}}]
+                }
+            },
+            {},
+            f"{_POLICY}.onExitCodes.values",
+            "FieldValueInvalid",
+        ),
+        (
             {"podFailurePolicy": {"rules": [{"action": "FailJob", "onExitCodes": {"operator": "In", "values": []}}]}},
             {},
             f"{_POLICY}.onExitCodes.values",

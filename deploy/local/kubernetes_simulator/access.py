@@ -57,12 +57,12 @@ class Access:
     def review(self, review: Any, *, user: str) -> Json:
         """The answer to a SelfSubjectAccessReview. Raises 400 or 422-like refusals for one that asks nothing."""
         spec = review.get("spec") if isinstance(review, dict) else None
-        if not isinstance(spec, dict) or not (spec.get("resourceAttributes") or spec.get("nonResourceAttributes")):
+        asked = spec.get("resourceAttributes", spec.get("nonResourceAttributes")) if isinstance(spec, dict) else None
+        if not isinstance(asked, dict):
             raise bad_request(
                 'SelfSubjectAccessReview.authorization.k8s.io "" is invalid: spec.resourceAttributes: Invalid value: '
                 "null: exactly one of nonResourceAttributes or resourceAttributes must be specified"
             )
-        asked = spec.get("resourceAttributes") or {}
         resource = asked.get("resource", "") + (f"/{asked['subresource']}" if asked.get("subresource") else "")
         allowed = user != ANONYMOUS and self._allows(
             verb=asked.get("verb", ""), resource=resource, namespace=asked.get("namespace", "")

@@ -46,6 +46,7 @@ from deploy.local.kubernetes_simulator.resources import (
     JOBS,
     NAMESPACES,
     PODS,
+    SECRETS,
     SERVICE_ACCOUNTS,
     Resource,
     Target,
@@ -214,6 +215,11 @@ class Api:
             errors = check_metadata(metadata, any_name=True)
             problems = label_problems(metadata.get("name", ""))
             return errors + [invalid_value("metadata.name", metadata.get("name", ""), text) for text in problems]
+        if resource is SECRETS:
+            given = obj.pop("stringData", {})
+            encoded = {key: base64.b64encode(value.encode()).decode() for key, value in given.items()}
+            obj["data"] = obj.get("data", {}) | encoded
+            obj.setdefault("type", "Opaque")
         if resource is EVENTS:
             about = obj.get("involvedObject", {}).get("namespace", "")
             if about != metadata.get("namespace") and (about or metadata.get("namespace") != "default"):

@@ -145,21 +145,32 @@ def prune(value: Any, *, node: Node, path: str, owner: str, unknown: list[str]) 
         if not isinstance(value, list):
             raise _refuse(value, owner=owner, path=path, wanted=f"[]{node.items.go_name or 'string'}")
         for index, child in enumerate(value):
-            _prune_item(child, node=node.items, path=f"{path}[{index}]", owner=owner, unknown=unknown)
+            if child is None:
+                value[index] = _zero(node.items)
+            else:
+                _prune_item(child, node=node.items, path=f"{path}[{index}]", owner=owner, unknown=unknown)
     elif node.items is not None:
         if not isinstance(value, dict):
             raise _refuse(value, owner=owner, path=path, wanted="map[string]string")
         for key, child in value.items():
-            _prune_item(
-                child, node=node.items, path=f"{path}.{key}" if child is None else path, owner=owner, unknown=unknown
-            )
+            if child is None:
+                value[key] = _zero(node.items)
+            else:
+                _prune_item(child, node=node.items, path=path, owner=owner, unknown=unknown)
     else:
         _check_plain(value, node=node, path=path, owner=owner)
 
 
+def _zero(node: Node) -> Any:
+    """What Go makes of a null among the values of a list or a map."""
+    if node.is_list:
+        return []
+    if node.fields is not None or node.items is not None or node.opaque:
+        return {}
+    return {"integer": 0, "number": 0, "boolean": False}.get(node.json_type, "")
+
+
 def _prune_item(child: Any, *, node: Node, path: str, owner: str, unknown: list[str]) -> None:
-    if child is None:
-        return
     if node.fields is not None or node.items is not None:
         prune(child, node=node, path=path, owner=owner, unknown=unknown)
     else:

@@ -132,8 +132,8 @@ class Handler:
     def _metadata(self, target: Target, *, verb: str, obj: Any) -> Json:
         """What fault rules match against: the metadata in the body, or of the object that the path names."""
         if verb == "create" and isinstance(obj, dict):
-            found: Json = obj.get("metadata") or {}
-            return found
+            found = obj.get("metadata")
+            return found if isinstance(found, dict) else {}
         record = self._store.find(target.resource, namespace=target.namespace, name=target.name)
         return record.metadata if record else {"name": target.name}
 
