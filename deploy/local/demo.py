@@ -7,6 +7,7 @@ Stays up until Ctrl-C. With DEMO_ONCE=1 it ends by itself: with 0, or with 1 and
 
 import os
 import secrets
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -192,7 +193,7 @@ def _env_file(stack: LocalStack, *, env: dict[str, str], account: Account) -> It
     values |= {"DEMO_URL": account.url, "DEMO_USER": account.user, "DEMO_PASSWORD": account.password}
     path = stack.folder / "env"
     path.touch(mode=0o600)
-    path.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
+    path.write_text("".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items()))
     try:
         yield path
     finally:

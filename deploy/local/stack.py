@@ -121,7 +121,7 @@ class LocalStack:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
 
-    def start_process(self, *, name: str, command: list[str], env: dict[str, str], grace: float = 10.0) -> Child:
+    def start_process(self, *, name: str, command: list[str], env: dict[str, str], grace: float = 5.0) -> Child:
         """Starts a process against the stack, from the checkout; it ends before the servers do.
 
         Its log is `logs/NAME.log`.
