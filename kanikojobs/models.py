@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.db import connection, models
 from django.db.models import F, Q
@@ -385,6 +386,13 @@ class DeadLetter(models.Model):
     ce_id = models.CharField(
         "event ID", max_length=256, blank=True, db_default="", help_text="As far as it could be read."
     )
+    third_party_id = models.CharField(
+        "third party ID", max_length=128, blank=True, db_default="", help_text="As far as it could be read."
+    )
+    parser_id = models.CharField(
+        "parser ID", max_length=128, blank=True, db_default="", help_text="As far as it could be read."
+    )
+    arrived_at = models.DateTimeField(db_default=Now(), help_text="When what it asks for was first handed over.")
     event = models.ForeignKey(
         JobStartEvent, null=True, blank=True, on_delete=models.SET_NULL, related_name="dead_letters"
     )
@@ -397,8 +405,15 @@ class DeadLetter(models.Model):
     times_seen = models.PositiveIntegerField(default=1, db_default=1)
     first_died_at = models.DateTimeField(db_default=Now())
     last_died_at = models.DateTimeField(db_default=Now())
+    settled_at = models.DateTimeField(null=True, blank=True, help_text="When it was replayed or discarded.")
 
     class Meta:
+        permissions = [
+            ("replay_deadletter", "Can replay dead letters, and pause, resume and cancel replays"),
+            ("edit_deadletter", "Can mend the body of a dead letter for its replay"),
+            ("discard_deadletter", "Can discard and restore dead letters"),
+            ("view_secrets_deadletter", "Can see secrets in dead letters"),
+        ]
         constraints = [
             models.UniqueConstraint(
                 fields=["message_hash", "cause", "origin"],
@@ -432,6 +447,16 @@ class DeadLetter(models.Model):
             models.Index(fields=["state", "last_died_at"], name="deadletter_by_state"),
             models.Index(fields=["fingerprint", "last_died_at"], name="deadletter_by_fingerprint"),
             models.Index(fields=["ce_id"], condition=~Q(ce_id=""), name="deadletter_event_id"),
+            # What is replayed is chosen from the open ones, in the order of first arrival.
+            models.Index(fields=["arrived_at", "id"], condition=Q(state="open"), name="deadletter_open"),
+            models.Index(
+                fields=["fingerprint", "arrived_at", "id"], condition=Q(state="open"), name="deadletter_open_of_group"
+            ),
+            models.Index(
+                fields=["third_party_id", "parser_id", "arrived_at"],
+                condition=~Q(third_party_id=""),
+                name="deadletter_of_third_party",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -532,36 +557,78 @@ class Tally(models.Model):
 
 
 class OperatorAction(models.Model):
-    """What a person did to the system as a whole, and why: append-only.
+    """What a person, or a rule that a person made, did, and why: append-only, in the transaction of what was done.
 
-    Whether consuming is paused is what the last such action says: the audit and the state cannot differ.
+    Whether consuming is paused is what the last such action says: the audit and the state cannot differ. An action on
+    one row names it as its target.
     """
 
     class Kind(models.TextChoices):
         PAUSE_CONSUMER = "pause-consumer", "paused consuming"
         RESUME_CONSUMER = "resume-consumer", "resumed consuming"
+        RETRY_JOB = "retry-job", "retried a Kaniko Job"
+        CANCEL_JOB = "cancel-job", "cancelled a Kaniko Job"
+        REPLAY = "replay", "started a replay"
+        EDIT_AND_REPLAY = "edit-and-replay", "mended and replayed a dead letter"
+        PAUSE_REPLAY = "pause-replay", "paused a replay"
+        RESUME_REPLAY = "resume-replay", "resumed a replay"
+        CANCEL_REPLAY = "cancel-replay", "cancelled a replay"
+        DISCARD = "discard", "discarded dead letters"
+        RESTORE = "restore", "restored dead letters"
+        NOTE_GROUP = "note-group", "took note of a failure group"
+        CHANGE_RULE = "change-rule", "changed a replay rule"
 
     class Via(models.TextChoices):
         ADMIN = "admin", "admin"
         API = "api", "API"
         COMMAND = "command", "command line"
+        RULE = "rule", "standing rule"
 
     id = models.BigAutoField(primary_key=True)
     kind = models.CharField(max_length=32, choices=Kind)
     by = models.CharField(max_length=150, help_text="User name; on the command line the system's.")
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="operator_actions"
+    )
     via = models.CharField(max_length=16, choices=Via)
     reason = models.CharField(max_length=500)
     at = models.DateTimeField(db_default=Now())
+    target_type = models.CharField(
+        max_length=64, blank=True, db_default="", help_text="The model's name in lower case; empty for the system."
+    )
+    target_id = models.CharField("target ID", max_length=64, blank=True, db_default="")
+    outcome = models.CharField(max_length=64, default="done", db_default="done")
+    detail = models.JSONField(default=dict, db_default={})
 
     class Meta:
         permissions = [("pause_consumer", "Can pause and resume consuming")]
         constraints = [
             models.CheckConstraint(
-                condition=Q(kind__in=["pause-consumer", "resume-consumer"]), name="operatoraction_kind_known"
+                condition=Q(
+                    kind__in=[
+                        "pause-consumer",
+                        "resume-consumer",
+                        "retry-job",
+                        "cancel-job",
+                        "replay",
+                        "edit-and-replay",
+                        "pause-replay",
+                        "resume-replay",
+                        "cancel-replay",
+                        "discard",
+                        "restore",
+                        "note-group",
+                        "change-rule",
+                    ]
+                ),
+                name="operatoraction_kind_known",
             ),
-            models.CheckConstraint(condition=Q(via__in=["admin", "api", "command"]), name="operatoraction_via_known"),
+            models.CheckConstraint(
+                condition=Q(via__in=["admin", "api", "command", "rule"]), name="operatoraction_via_known"
+            ),
             models.CheckConstraint(condition=~Q(by="") & ~Q(reason=""), name="operatoraction_says_who_and_why"),
         ]
+        indexes = [models.Index(fields=["target_type", "target_id", "id"], name="operatoraction_by_target")]
 
     def __str__(self) -> str:
         return f"{self.by} {self.get_kind_display()}"
@@ -578,7 +645,9 @@ class JobEvidence(models.Model):
     image_digest = models.CharField(max_length=71, blank=True, db_default="")
     exit_code = models.IntegerField(null=True, blank=True, help_text="Of the container that ended the build.")
     pods = models.JSONField(default=list, db_default=[], help_text="Each pod with the statuses of its containers.")
-    events = models.JSONField(default=list, db_default=[], help_text="The Kubernetes Events about the Job and its pods.")
+    events = models.JSONField(
+        default=list, db_default=[], help_text="The Kubernetes Events about the Job and its pods."
+    )
     noted_at = models.DateTimeField(db_default=Now())
     captured_at = models.DateTimeField(null=True, blank=True)
     missing = models.TextField(blank=True, db_default="", help_text="What could not be had, and why.")
@@ -650,3 +719,13 @@ class Drift(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}"
+
+
+# A module of their own, of which Django learns here.
+from kanikojobs.replay_models import (  # noqa: E402
+    FailureGroup,  # noqa: F401
+    FailureGroupHour,  # noqa: F401
+    ReplayItem,  # noqa: F401
+    ReplayRule,  # noqa: F401
+    ReplayRun,  # noqa: F401
+)

@@ -8,7 +8,16 @@ from typing import Any
 from uuid import uuid4
 
 from kanikojobs.messages import Message
-from kanikojobs.models import DeadLetter, JobAttempt, JobStartEvent, KanikoJob
+from kanikojobs.models import (
+    DeadLetter,
+    FailureGroup,
+    JobAttempt,
+    JobStartEvent,
+    KanikoJob,
+    ReplayItem,
+    ReplayRule,
+    ReplayRun,
+)
 from kanikojobs.states import FINISHED, HAS_A_UID, State
 from tests.sample_events import EVENT_SOURCE, EVENT_TYPE, sample_event
 
@@ -74,6 +83,42 @@ def a_dead_letter(**fields: Any) -> DeadLetter:
         "message_hash": hashlib.sha256(body).digest(),
     }
     return DeadLetter.objects.create(**values | fields)
+
+
+def a_failure_group(**fields: Any) -> FailureGroup:
+    signature = fields.get("signature", f"cause {next(_numbers)}")
+    values: dict[str, Any] = {
+        "fingerprint": hashlib.sha256(signature.encode()).hexdigest(),
+        "cause": DeadLetter.Cause.INVALID,
+        "signature": signature,
+        "sample": signature,
+    }
+    return FailureGroup.objects.create(**values | fields)
+
+
+def a_replay_rule(**fields: Any) -> ReplayRule:
+    values: dict[str, Any] = {
+        "name": f"rule {next(_numbers)}",
+        "transient_class": "rate-limited",
+        "made_by": "an-operator",
+        "reason": "It passes by itself.",
+    }
+    return ReplayRule.objects.create(**values | fields)
+
+
+def a_replay_run(**fields: Any) -> ReplayRun:
+    values: dict[str, Any] = {
+        "selection": {},
+        "cut_off": datetime.now(UTC),
+        "author_name": "an-operator",
+        "reason": "The registry is back.",
+    }
+    return ReplayRun.objects.create(**values | fields)
+
+
+def a_replay_item(**fields: Any) -> ReplayItem:
+    run, letter = fields.pop("run", None) or a_replay_run(), fields.pop("letter", None) or a_dead_letter()
+    return ReplayItem.objects.create(**{"run": run, "letter": letter, "position": 1} | fields)
 
 
 def a_message(event: dict[str, Any] | None = None, **changes: Any) -> Message:

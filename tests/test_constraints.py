@@ -1,14 +1,24 @@
 """Rows that cannot be: each constraint refuses what it is there for, past the ORM."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from django.apps import apps
 from django.db import IntegrityError, connection, models
 
-from kanikojobs.models import ContainerLog, Drift, JobEvidence
-from tests.factories import a_dead_letter, a_kaniko_job, an_attempt, an_event
+from kanikojobs.models import ContainerLog, Drift, FailureGroupHour, JobEvidence, OperatorAction
+from tests.factories import (
+    a_dead_letter,
+    a_failure_group,
+    a_kaniko_job,
+    a_replay_item,
+    a_replay_rule,
+    a_replay_run,
+    an_attempt,
+    an_event,
+)
 
 pytestmark = pytest.mark.django_db
 
@@ -75,8 +85,31 @@ CASES = [
     Case("deadletter_dies_forward_in_time", "deadletter", "last_died_at = first_died_at - interval '1 second'"),
     Case("evidence_digest_is_one", "jobevidence", "image_digest = 'sha256:short'"),
     Case("drift_kind_known", "drift", "kind = 'Lonely'"),
+    Case("failuregroup_state_known", "failuregroup", "state = 'ignored'"),
+    Case("failuregroup_counts_not_negative", "failuregroup", "deaths = -1"),
+    Case("failuregroup_counts_not_negative", "failuregroup", "open_letters = -1"),
+    Case("operatoraction_kind_known", "operatoraction", "kind = 'shrug'"),
+    Case("operatoraction_via_known", "operatoraction", "via = 'telepathy'"),
+    Case("operatoraction_says_who_and_why", "operatoraction", "by = ''"),
+    Case("operatoraction_says_who_and_why", "operatoraction", "reason = ''"),
     Case("outage_ended_has_its_time", "outage", "ongoing = false"),
     Case("outage_ended_has_its_time", "outage", f"ended_at = {NOW}"),
+    Case("replayitem_outcome_known", "replayitem", f"outcome = 'shrugged', at = {NOW}"),
+    Case("replayitem_handled_has_its_time", "replayitem", "outcome = 'queued'"),
+    Case("replayitem_handled_has_its_time", "replayitem", f"at = {NOW}"),
+    Case("replayitem_result_known", "replayitem", "result = 'perhaps'"),
+    Case("replayrule_is_bounded", "replayrule", "rate = 0"),
+    Case("replayrule_is_bounded", "replayrule", "most_times = 0"),
+    Case("replayrule_is_bounded", "replayrule", "max_failure_rate = 101"),
+    Case("replayrule_says_who_and_why", "replayrule", "made_by = ''"),
+    Case("replayrule_says_who_and_why", "replayrule", "reason = ''"),
+    Case("replayrun_state_known", "replayrun", "state = 'lost'"),
+    Case("replayrun_finished_has_its_time", "replayrun", "state = 'finished'"),
+    Case("replayrun_finished_has_its_time", "replayrun", f"finished_at = {NOW}"),
+    Case("replayrun_says_who_and_why", "replayrun", "author_name = ''"),
+    Case("replayrun_says_who_and_why", "replayrun", "reason = ''"),
+    Case("replayrun_rate_above_0", "replayrun", "rate = 0"),
+    Case("replayrun_batch_at_least_1", "replayrun", "batch = 0"),
     Case("tally_never_negative", "tally", "count = -1"),
     Case("tally_span_known", "tally", "span = 'week'"),
 ]
@@ -103,6 +136,16 @@ def test_an_impossible_row_is_refused(case: Case) -> None:
             id = execute("INSERT INTO kanikojobs_outage (reason) VALUES ('ConnectionFailed') RETURNING id")
         case "heartbeat":
             id = execute("INSERT INTO kanikojobs_heartbeat (role, instance) VALUES ('consumer', 'host/1') RETURNING id")
+        case "failuregroup":
+            id = a_failure_group().pk
+        case "operatoraction":
+            id = OperatorAction.objects.create(kind="discard", by="an-operator", via="api", reason="Not needed.").pk
+        case "replayitem":
+            id = a_replay_item().pk
+        case "replayrule":
+            id = a_replay_rule().pk
+        case "replayrun":
+            id = a_replay_run().pk
         case "tally":
             id = a_tally()
 
@@ -131,6 +174,11 @@ TWINS = [
     Twin("deadletter_open_once", "deadletter", ""),
     Twin("containerlog_once", "containerlog", ""),
     Twin("drift_found_once", "drift", ""),
+    Twin("failuregroup_once", "failuregroup", ""),
+    Twin("failuregrouphour_once", "failuregrouphour", ""),
+    Twin("replayitem_position_once", "replayitem", "outcome = 'queued', at = now()"),
+    Twin("replayitem_letter_waits_in_one_run", "replayitem", "position = 2"),
+    Twin("replayrule_name_once", "replayrule", ""),
     Twin("outage_one_at_a_time", "outage", ""),
     Twin("heartbeat_one_row_per_process", "heartbeat", ""),
     Twin("tally_one_row_per_span_and_shard", "tally", ""),
@@ -158,6 +206,14 @@ def test_a_second_row_of_what_can_be_only_once_is_refused(twin: Twin) -> None:
             id = execute("INSERT INTO kanikojobs_outage (reason) VALUES ('ConnectionFailed') RETURNING id")
         case "heartbeat":
             id = execute("INSERT INTO kanikojobs_heartbeat (role, instance) VALUES ('consumer', 'host/1') RETURNING id")
+        case "failuregroup":
+            id = a_failure_group().pk
+        case "failuregrouphour":
+            id = FailureGroupHour.objects.create(group=a_failure_group(), hour=datetime.now(UTC)).pk
+        case "replayitem":
+            id = a_replay_item().pk
+        case "replayrule":
+            id = a_replay_rule().pk
         case "tally":
             id = a_tally()
 
