@@ -273,6 +273,11 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
+    # Two fields are called "state"; without this their types would be named by a hash.
+    "ENUM_NAME_OVERRIDES": {
+        "KanikoJobState": "kanikojobs.states.State",
+        "DeadLetterState": "kanikojobs.models.DeadLetter.State",
+    },
 }
 KANIKOJOBS_METRICS_TOKEN = env.text("KANIKOJOBS_METRICS_TOKEN")
 

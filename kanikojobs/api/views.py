@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import Prefetch, QuerySet
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework import viewsets
+from rest_framework.exceptions import NotFound
 from rest_framework.pagination import CursorPagination
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -15,7 +16,7 @@ from rest_framework.views import APIView
 from kanikojobs import stats
 from kanikojobs.api import serializers
 from kanikojobs.api.permissions import MayView, StatsForAll
-from kanikojobs.models import DeadLetter, JobStartEvent, KanikoJob
+from kanikojobs.models import DeadLetter, JobAttempt, JobStartEvent, KanikoJob
 
 
 class StatsView(APIView):
@@ -42,17 +43,27 @@ class NewestFirst(CursorPagination):
     page_size_query_param = "page_size"
     max_page_size = 500
 
+    def decode_cursor(self, request: Request) -> Any:
+        cursor = super().decode_cursor(request)
+        # Anybody can make up a cursor; Django REST framework looks at its form only.
+        if cursor and cursor.position is not None and not cursor.position.isdecimal():
+            raise NotFound(self.invalid_cursor_message)
+        return cursor
+
 
 class ListAndItem(viewsets.ReadOnlyModelViewSet[Any]):
     """A list and its items; the item has more than the list's rows."""
 
     pagination_class = NewestFirst
     detail_serializer_class: type[BaseSerializer[Any]]
+    detail_prefetch: tuple[Any, ...] = ()
 
     def get_queryset(self) -> QuerySet[Any]:
         rows = super().get_queryset()
         # Payloads are the item's: a list of them would be read from disk to be thrown away.
-        return rows.only(*self.get_serializer_class().Meta.fields) if self.action == "list" else rows  # type: ignore[attr-defined]
+        if self.action == "list":
+            return rows.only(*self.get_serializer_class().Meta.fields)  # type: ignore[attr-defined]
+        return rows.prefetch_related(*self.detail_prefetch)
 
     def get_serializer_class(self) -> type[BaseSerializer[Any]]:
         return self.detail_serializer_class if self.action == "retrieve" else super().get_serializer_class()
@@ -64,6 +75,7 @@ class EventViewSet(ListAndItem):
     queryset = JobStartEvent.objects.all()
     serializer_class = serializers.JobStartEventSerializer
     detail_serializer_class = serializers.JobStartEventDetailSerializer
+    detail_prefetch = (Prefetch("kaniko_jobs", queryset=KanikoJob.objects.order_by("number")),)
     filterset_fields = {
         "event_id": ["exact"],
         "third_party_id": ["exact"],
@@ -81,6 +93,7 @@ class KanikoJobViewSet(ListAndItem):
     queryset = KanikoJob.objects.all()
     serializer_class = serializers.KanikoJobSerializer
     detail_serializer_class = serializers.KanikoJobDetailSerializer
+    detail_prefetch = (Prefetch("attempts", queryset=JobAttempt.objects.order_by("number")),)
     filterset_fields = {
         "state": ["exact", "in"],
         "reason": ["exact"],
