@@ -1,21 +1,24 @@
-"""What could not be used, kept with all the evidence: recording it, and telling equal deaths by fingerprint."""
+"""What could not be used, kept with all the evidence, and noted in the group of failures of its cause."""
 
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from django.conf import settings
 from django.db import connection, transaction
 
-from kanikojobs import tallies
+from kanikojobs import cloudevent, failure_groups, fingerprints, tallies
 from kanikojobs.cloudevent import StartEvent
-from kanikojobs.errors import Fault, InvalidEvent
+from kanikojobs.cloudevent.glimpse import whose
+from kanikojobs.errors import Fault, InvalidEvent, NotOurs
+from kanikojobs.failure_groups import Death
 from kanikojobs.messages import IntakeResult, Message, Outcome
 from kanikojobs.models import DeadLetter, JobStartEvent, KanikoJob
+from kanikojobs.storable import printable, storable
 
 Cause = DeadLetter.Cause
 
@@ -34,12 +37,16 @@ class Letter:
     properties: Mapping[str, object] = field(default_factory=dict)
     ce_source: str = ""
     ce_id: str = ""
+    third_party_id: str = ""
+    parser_id: str = ""
     event_id: int | None = None
     kaniko_job_id: int | None = None
+    arrived_at: datetime | None = None
 
 
 def of_invalid(message: Message, invalid: InvalidEvent, *, origin: JobStartEvent.Origin) -> Letter:
     """The dead letter of a message that is no valid event."""
+    third_party_id, parser_id = whose(message.body)
     return Letter(
         cause=Cause.INVALID,
         origin=origin,
@@ -51,6 +58,8 @@ def of_invalid(message: Message, invalid: InvalidEvent, *, origin: JobStartEvent
         properties=message.properties,
         ce_source=invalid.source,
         ce_id=invalid.event_id,
+        third_party_id=third_party_id,
+        parser_id=parser_id,
     )
 
 
@@ -72,6 +81,8 @@ def of_conflict(message: Message, event: StartEvent, *, event_id: int, origin: J
         properties=message.properties,
         ce_source=event.source,
         ce_id=event.event_id,
+        third_party_id=event.third_party_id,
+        parser_id=event.parser_id,
         event_id=event_id,
     )
 
@@ -94,6 +105,8 @@ def of_broker(message: Message) -> Letter:
         (Cause.REJECTED, "It was in the dead-letter queue without a reason that is known."),
     )
     queue = death.get("queue")
+    source, event_id = _identity(message)
+    third_party_id, parser_id = whose(message.body)
     return Letter(
         cause=cause,
         origin=JobStartEvent.Origin.QUEUE,
@@ -102,7 +115,29 @@ def of_broker(message: Message) -> Letter:
         content_type=message.content_type or "",
         headers=message.headers,
         properties=message.properties,
+        ce_source=source,
+        ce_id=event_id,
+        third_party_id=third_party_id,
+        parser_id=parser_id,
     )
+
+
+def _identity(message: Message) -> tuple[str, str]:
+    """The source and id of the event that a message is, as far as they can be read: for the search."""
+    rules = cloudevent.Rules(
+        event_type=settings.KANIKOJOBS_EVENT_TYPE,
+        event_source=settings.KANIKOJOBS_EVENT_SOURCE,
+        max_body_bytes=settings.KANIKOJOBS_MAX_EVENT_BYTES,
+    )
+    try:
+        event = cloudevent.from_amqp(
+            body=message.body, content_type=message.content_type, headers=message.headers, rules=rules
+        )
+    except InvalidEvent as invalid:
+        return invalid.source, invalid.event_id
+    except NotOurs as other:
+        return other.source, ""
+    return event.source, event.event_id
 
 
 def record_from_broker(messages: Sequence[Message]) -> IntakeResult:
@@ -119,24 +154,39 @@ def record_failed_creations(failures: Mapping[int, str]) -> None:
 
     The body is the event again, as structured JSON, so that it can be read, mended and replayed like any other.
     """
+    _record_failed_jobs(failures, cause=Cause.CREATION_FAILED)
+
+
+def record_failed_builds(failures: Mapping[int, str]) -> None:
+    """Write a dead letter for each Kaniko Job, by id, that failed in Kubernetes, with this message.
+
+    The Kaniko Job's own `reason` must be in its row by then. Must run inside the transaction that moves it to failed.
+    """
+    _record_failed_jobs(failures, cause=Cause.BUILD_FAILED)
+
+
+def _record_failed_jobs(failures: Mapping[int, str], *, cause: Cause) -> None:
     if not failures:
         return
     jobs = KanikoJob.objects.filter(id__in=failures).select_related("event")
-    record([_of_failed_creation(job, message=failures[job.pk]) for job in jobs])
-    tallies.add(tallies.counts({f"dead-letter/{Cause.CREATION_FAILED}": len(failures)}))
+    record([_of_failed_job(job, cause=cause, message=failures[job.pk]) for job in jobs])
+    tallies.add(tallies.counts({f"dead-letter/{cause}": len(failures)}))
 
 
-def _of_failed_creation(job: KanikoJob, *, message: str) -> Letter:
+def _of_failed_job(job: KanikoJob, *, cause: Cause, message: str) -> Letter:
     return Letter(
-        cause=Cause.CREATION_FAILED,
+        cause=cause,
         origin=JobStartEvent.Origin(job.event.origin),
         reason=f"{job.reason}: {message}",
         body=json.dumps(structured(job.event), ensure_ascii=False).encode(),
         content_type="application/cloudevents+json",
         ce_source=job.event.source,
         ce_id=job.event.event_id,
+        third_party_id=job.third_party_id,
+        parser_id=job.parser_id,
         event_id=job.event.pk,
         kaniko_job_id=job.pk,
+        arrived_at=job.event.received_at,
     )
 
 
@@ -171,26 +221,34 @@ def record(letters: Sequence[Letter]) -> None:
             letter.kaniko_job_id or 0,
         )
         unique[key] = (letter, unique[key][1] + 1 if key in unique else 1)
+    deaths: list[Death] = []
     with connection.cursor() as cursor:
         for (hash, cause, origin, _), (letter, times) in sorted(unique.items(), key=lambda item: item[0]):
+            reason = printable(letter.reason)
+            signature = fingerprints.signature(reason=reason, faults=letter.faults)
+            fingerprint = fingerprints.fingerprint(kind=cause, signature=signature)
             cursor.execute(
                 """
                 INSERT INTO kanikojobs_deadletter AS letter (
                     cause, origin, reason, faults, fingerprint, body, content_type, headers, properties, message_hash,
-                    ce_source, ce_id, event_id, kaniko_job_id, times_seen
-                ) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+                    ce_source, ce_id, third_party_id, parser_id, event_id, kaniko_job_id, times_seen, arrived_at
+                ) VALUES (
+                    %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s,
+                    COALESCE(%s, clock_timestamp())
+                )
                 ON CONFLICT (message_hash, cause, origin) WHERE state = 'open' AND kaniko_job_id IS NULL
                 DO UPDATE SET
                     times_seen = letter.times_seen + excluded.times_seen,
                     -- Not before the last one: the clock may have been set back, or be another server's.
                     last_died_at = GREATEST(letter.last_died_at, clock_timestamp())
+                RETURNING xmax = 0
                 """,
                 [
                     cause,
                     origin,
-                    printable(letter.reason),
+                    reason,
                     json.dumps([{"path": printable(f.path), "problem": printable(f.problem)} for f in letter.faults]),
-                    fingerprint(cause=letter.cause, reason=printable(letter.reason)),
+                    fingerprint,
                     letter.body,
                     printable(letter.content_type)[:256],
                     json.dumps(storable(letter.headers)),
@@ -198,11 +256,28 @@ def record(letters: Sequence[Letter]) -> None:
                     hash,
                     printable(letter.ce_source)[:512],
                     printable(letter.ce_id)[:256],
+                    letter.third_party_id[:128],
+                    letter.parser_id[:128],
                     letter.event_id,
                     letter.kaniko_job_id,
                     times,
+                    letter.arrived_at,
                 ],
             )
+            # PostgreSQL sets xmax when the conflict branch locks the row: 0 is a new one.
+            opened = cursor.fetchone()[0]
+            deaths.append(
+                Death(
+                    fingerprint=fingerprint,
+                    cause=cause,
+                    signature=printable(signature),
+                    sample=reason,
+                    third_party_id=letter.third_party_id[:128],
+                    times=times,
+                    opened=opened,
+                )
+            )
+    failure_groups.note_deaths(deaths)
 
 
 def message_hash(letter: Letter) -> bytes:
@@ -218,45 +293,3 @@ def message_hash(letter: Letter) -> bytes:
     }
     rest = json.dumps([printable(letter.content_type), attributes], sort_keys=True)
     return hashlib.sha256(hashlib.sha256(letter.body).digest() + rest.encode()).digest()
-
-
-def fingerprint(*, cause: str, reason: str) -> str:
-    """Equal for two deaths of one cause: ids, numbers, names and addresses in the reason are masked."""
-    masked = re.sub(r'"[^"]*"|\'[^\']*\'', '"…"', reason)
-    masked = re.sub(r"\b[0-9a-f]{8,}(?:-[0-9a-f]{4,})*\b", "…", masked, flags=re.IGNORECASE)
-    masked = re.sub(r"\d+", "0", masked)
-    return hashlib.sha256(f"{cause}\n{masked}".encode()).hexdigest()
-
-
-def printable(text: str) -> str:
-    """The text with what PostgreSQL's text type refuses written out: NUL and lone surrogates."""
-    return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
-
-
-# AMQP's tables may nest as deep as a frame is long, and each level costs the interpreter's stack.
-MOST_NESTED = 16
-
-
-def storable(value: Any, *, depth: int = 0) -> Any:
-    """A copy that jsonb can hold of whatever AMQP's field tables or HTTP headers carry."""
-    match value:
-        case None | bool():
-            return value
-        case int():
-            # Python refuses to write out integers of thousands of digits; AMQP's own have 64 bits.
-            return int(value) if value.bit_length() <= 64 else hex(value)
-        case float():
-            return value if value - value == 0 else str(value)
-        case str():
-            return printable(value)
-        case bytes() | bytearray() | memoryview():
-            return printable(bytes(value).decode("utf-8", "backslashreplace"))
-        case datetime():
-            return value.isoformat()
-        case Mapping() | list() | tuple() if depth == MOST_NESTED:
-            return f"nested deeper than {MOST_NESTED} levels"
-        case Mapping():
-            return {printable(str(key)): storable(item, depth=depth + 1) for key, item in value.items()}
-        case list() | tuple():
-            return [storable(item, depth=depth + 1) for item in value]
-    return printable(str(value))

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from kanikojobs import cloudevent, dead_letters, intake, tallies
 from kanikojobs.cloudevent import StartEvent
-from kanikojobs.dead_letters import Letter, fingerprint, message_hash, printable, storable
+from kanikojobs.dead_letters import Letter, message_hash
 from kanikojobs.errors import Fault, InvalidEvent
 from kanikojobs.messages import Message
 from kanikojobs.models import DeadLetter, JobStartEvent
+from kanikojobs.storable import printable, storable
 from tests.factories import a_kaniko_job
 from tests.sample_events import document_event, sample_event
 
@@ -323,32 +324,6 @@ def test_printable_text_is_itself_when_it_could_be_stored_anyway(text: str) -> N
 
     assert (printable(text) == text) == sound
     assert "\x00" not in printable(text).encode().decode()
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ("data.priority: the number 11; must be 1 to 10", "data.priority: the number 12; must be 1 to 10"),
-        ('id: the string "a"; must be', 'id: the string "bcd"; must be'),
-        (
-            "A Job kaniko-job-0307ea43639b4616 is there",
-            "A Job kaniko-job-4d190310a26bd197 is there",
-        ),
-        ("event 0f5c0f3a-6a3b-4b7c-8d0e-1a2b3c4d5e6f", "event 123e4567-e89b-12d3-a456-426614174000"),
-    ],
-)
-def test_deaths_of_one_cause_have_one_fingerprint(one: str, other: str) -> None:
-    assert fingerprint(cause="invalid", reason=one) == fingerprint(cause="invalid", reason=other)
-
-
-def test_other_causes_and_other_words_have_other_fingerprints() -> None:
-    prints = {
-        fingerprint(cause="invalid", reason="id: missing"),
-        fingerprint(cause="invalid", reason="type: missing"),
-        fingerprint(cause="expired", reason="id: missing"),
-    }
-
-    assert len(prints) == 3
 
 
 @pytest.mark.parametrize(
