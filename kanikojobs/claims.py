@@ -7,14 +7,15 @@ lease. Whoever lost the lease moves nothing any more, and when it has run out th
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.db import connection, transaction
 
 from kanikojobs import tallies
-from kanikojobs.models import HIGHEST_PRIORITY, Outage
+from kanikojobs.models import HIGHEST_PRIORITY, KanikoJob, Outage
+from kanikojobs.states import State
 
 # The channel on which the queue listens for due Kaniko Jobs.
 CHANNEL = "kanikojobs_queued"
@@ -23,6 +24,12 @@ CHANNEL = "kanikojobs_queued"
 CLAIM_LOCK = 0x6B6A71
 
 UNLIMITED = 2**31 - 1
+
+# Two arms, because each has its own small index.
+_PLACES_TAKEN = """
+    SELECT third_party_id FROM kanikojobs_kanikojob WHERE state IN ('creating', 'created', 'running')
+    UNION ALL SELECT third_party_id FROM kanikojobs_kanikojob WHERE state = 'queued' AND may_exist
+"""
 
 
 def notify() -> None:
@@ -39,9 +46,12 @@ class Claim:
     kaniko_jobs: tuple[int, ...] = ()
 
 
-def claim(*, most: int, lease: timedelta) -> Claim:
-    """Claim up to so many due Kaniko Jobs for the length of a lease; none while an outage is going on."""
-    token = uuid4()
+def claim(*, most: int, lease: timedelta, token: UUID | None = None, on_trial: bool = False) -> Claim:
+    """Claim up to so many due Kaniko Jobs for the length of a lease; none while an outage is going on.
+
+    `on_trial` claims during an outage, to find out whether it is over.
+    """
+    token = token or uuid4()
     claimed: list[int] = []
     with transaction.atomic():
         with connection.cursor() as cursor:
@@ -49,49 +59,82 @@ def claim(*, most: int, lease: timedelta) -> Claim:
             # both take the last free place under a cap. A statement of its own, because the snapshots of the next
             # ones must be newer than the lock.
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [CLAIM_LOCK])
-        if Outage.objects.filter(ongoing=True).exists():
+        if not on_trial and Outage.objects.filter(ongoing=True).exists():
             return Claim(token)
-        lost = _requeue_what_is_due()
-        places = min(most, _free_places())
+        lost = _requeue_expired()
+        _requeue_waited()
+        claimed += _claim_those_with_a_place(most=most, token=token, lease=lease)
+        places = min(most - len(claimed), _free_places())
         priority = _most_urgent(HIGHEST_PRIORITY)
-        while places > len(claimed) and priority is not None:
-            claimed += _claim_in_turn(priority, most=places - len(claimed), token=token, lease=lease)
-            priority = _most_urgent(priority + 1)
+        while places > 0 and priority is not None:
+            taken = _claim_in_turn(priority, most=places, token=token, lease=lease)
+            claimed += taken
+            places -= len(taken)
+            # None taken of a priority means that all its third parties are at their cap: others pass them.
+            priority = _most_urgent(priority if taken else priority + 1)
         tallies.add(tallies.counts({"creation/lost": lost}))
     return Claim(token, tuple(claimed))
 
 
-def _requeue_what_is_due() -> int:
-    """Rows whose time has come, and rows of dead workers, are due; return how many open attempts died with those."""
+def _requeue_waited() -> None:
+    """Rows whose time has come are due."""
     with connection.cursor() as cursor:
-        # Both indexes are as small as what waits, and mostly that is nothing.
+        # statement_timestamp(), not clock_timestamp(): what changes within a statement cannot be looked up in an index.
         cursor.execute(
             """
             UPDATE kanikojobs_kanikojob SET run_at = NULL WHERE id IN (
-                SELECT id FROM kanikojobs_kanikojob WHERE run_at <= clock_timestamp() FOR UPDATE SKIP LOCKED
+                SELECT id FROM kanikojobs_kanikojob WHERE run_at <= statement_timestamp() FOR UPDATE SKIP LOCKED
             )
             """
         )
+
+
+def _requeue_expired() -> int:
+    """Rows of workers that are gone are due; return how many open attempts died with those."""
+    with connection.cursor() as cursor:
         cursor.execute(
             """
             WITH expired AS (
-                UPDATE kanikojobs_kanikojob SET state = 'queued', claim = NULL, leased_until = NULL WHERE id IN (
-                    SELECT id FROM kanikojobs_kanikojob
-                    WHERE state = 'creating' AND leased_until <= clock_timestamp() FOR UPDATE SKIP LOCKED
-                ) RETURNING id
+                SELECT id FROM kanikojobs_kanikojob
+                WHERE state = 'creating' AND leased_until <= statement_timestamp() FOR UPDATE SKIP LOCKED
+            ), lost AS (
+                UPDATE kanikojobs_jobattempt SET outcome = 'lost', finished_at = clock_timestamp(),
+                    reason = 'WorkerLost', message = 'The lease ran out before an answer was recorded.'
+                WHERE kaniko_job_id IN (SELECT id FROM expired) AND outcome = 'started'
+                RETURNING kaniko_job_id
+            ), requeued AS (
+                UPDATE kanikojobs_kanikojob SET state = 'queued', claim = NULL, leased_until = NULL,
+                    may_exist = may_exist OR id IN (SELECT kaniko_job_id FROM lost)
+                WHERE id IN (SELECT id FROM expired)
             )
-            UPDATE kanikojobs_jobattempt SET outcome = 'lost', finished_at = clock_timestamp(),
-                reason = 'WorkerLost', message = 'The lease ran out before an answer was recorded.'
-            WHERE kaniko_job_id IN (SELECT id FROM expired) AND outcome = 'started'
+            SELECT count(*) FROM lost
             """
         )
-        return cursor.rowcount
+        return int(cursor.fetchone()[0])
+
+
+def _claim_those_with_a_place(*, most: int, token: UUID, lease: timedelta) -> list[int]:
+    """Claim due rows whose Jobs may be in the cluster already: they are counted there, so no cap keeps them."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE kanikojobs_kanikojob SET
+                state = 'creating', claim = %s, creating_at = clock_timestamp(),
+                leased_until = clock_timestamp() + make_interval(secs => %s)
+            WHERE id IN (
+                SELECT id FROM kanikojobs_kanikojob WHERE state = 'queued' AND may_exist AND run_at IS NULL
+                ORDER BY priority, id LIMIT %s FOR UPDATE SKIP LOCKED
+            ) RETURNING id
+            """,
+            [token, lease.total_seconds(), most],
+        )
+        return sorted(row[0] for row in cursor.fetchall())
 
 
 def active() -> int:
     """How many Jobs are in the cluster, or perhaps already there: what MAX_ACTIVE_JOBS counts."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM kanikojobs_kanikojob WHERE state IN ('creating', 'created', 'running')")
+        cursor.execute(f"SELECT count(*) FROM ({_PLACES_TAKEN}) AS taken")  # noqa: S608 - a literal
         return int(cursor.fetchone()[0])
 
 
@@ -121,10 +164,10 @@ def _claim_in_turn(priority: int, *, most: int, token: UUID, lease: timedelta) -
         # round to it again, until it has met as many with free places as rows are wanted. So a claim costs the same
         # whether ten rows wait or a million, and the partial index never holds one that is finished.
         cursor.execute(
-            """
+            f"""
             WITH RECURSIVE place (third_party_id, free) AS (
-                SELECT third_party_id, %(cap)s - count(*) FROM kanikojobs_kanikojob
-                WHERE %(cap)s < %(unlimited)s AND state IN ('creating', 'created', 'running') GROUP BY third_party_id
+                SELECT third_party_id, %(cap)s - count(*) FROM ({_PLACES_TAKEN}) AS taken
+                WHERE %(cap)s < %(unlimited)s GROUP BY third_party_id
             ), last (third_party_id) AS (
                 SELECT COALESCE((SELECT third_party_id FROM kanikojobs_turn WHERE priority = %(priority)s), '')
             ), hop (third_party_id, round, position, met, free) AS (
@@ -166,8 +209,8 @@ def _claim_in_turn(priority: int, *, most: int, token: UUID, lease: timedelta) -
                 FOR UPDATE OF job SKIP LOCKED
             ), claimed AS (
                 UPDATE kanikojobs_kanikojob job SET
-                    state = 'creating', claim = %(token)s, leased_until = clock_timestamp() + %(lease)s,
-                    creating_at = clock_timestamp()
+                    state = 'creating', claim = %(token)s, creating_at = clock_timestamp(),
+                    leased_until = clock_timestamp() + make_interval(secs => %(lease)s)
                 FROM chosen WHERE job.id = chosen.id
                 RETURNING job.id, job.third_party_id, chosen.turn, chosen.position
             ), moved_on AS (
@@ -176,33 +219,35 @@ def _claim_in_turn(priority: int, *, most: int, token: UUID, lease: timedelta) -
                 ON CONFLICT (priority) DO UPDATE SET third_party_id = excluded.third_party_id
             )
             SELECT id FROM claimed ORDER BY turn, position
-            """,
+            """,  # noqa: S608 - a literal
             {
                 "priority": priority,
                 "most": most,
                 "cap": settings.KANIKOJOBS_MAX_ACTIVE_JOBS_PER_THIRD_PARTY or UNLIMITED,
                 "unlimited": UNLIMITED,
                 "token": str(token),
-                "lease": f"{lease.total_seconds()} seconds",
+                "lease": lease.total_seconds(),
             },
         )
         return [row[0] for row in cursor.fetchall()]
 
 
-def next_due_at() -> datetime | None:
-    """When the next Kaniko Job that waits for its time is due."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT min(run_at) FROM kanikojobs_kanikojob WHERE run_at IS NOT NULL")
-        return cursor.fetchone()[0]
-
-
-def release(*, token: UUID, kaniko_jobs: Sequence[int]) -> None:
-    """Give claimed rows back unused: they are due again at once."""
+def seconds_until_due() -> float | None:
+    """How long until the next Kaniko Job that waits for its time is due, by the database's clock."""
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            UPDATE kanikojobs_kanikojob SET state = 'queued', claim = NULL, leased_until = NULL
-            WHERE id = ANY (%s) AND claim = %s AND state = 'creating'
-            """,
-            [list(kaniko_jobs), token],
+            SELECT extract(epoch FROM min(run_at) - clock_timestamp())::float8
+            FROM kanikojobs_kanikojob WHERE run_at IS NOT NULL
+            """
         )
+        seconds = cursor.fetchone()[0]
+        return None if seconds is None else max(0.0, seconds)
+
+
+def release(*, token: UUID, kaniko_jobs: Sequence[int] | None = None) -> int:
+    """Give claimed rows back unused, these or all of the claim: they are due again at once. Return how many."""
+    rows = KanikoJob.objects.filter(state=State.CREATING, claim=token)
+    if kaniko_jobs is not None:
+        rows = rows.filter(id__in=kaniko_jobs)
+    return rows.update(state=State.QUEUED, claim=None, leased_until=None)

@@ -47,6 +47,14 @@ _REASONS = {
     504: "Timeout",
 }
 
+# Before anything was sent.
+_NOT_REACHED = (
+    urllib3.exceptions.ConnectTimeoutError,
+    urllib3.exceptions.NewConnectionError,
+    urllib3.exceptions.ProxyError,
+    urllib3.exceptions.SSLError,
+)
+
 PROBE_SECONDS = 3.0
 # An answer that is larger is none of Kubernetes': etcd holds 1.5 MiB per object, and lists are read in pages.
 _MOST_BYTES = 64 * 1024 * 1024
@@ -205,13 +213,11 @@ def _errors_of_the_way(seconds: float) -> Iterator[None]:
     """What can go wrong between here and the API server, as the errors of the domain."""
     try:
         yield
-    except (urllib3.exceptions.SSLError, urllib3.exceptions.ProxyError) as error:
-        # Certificates may have been replaced: the next call reads them anew.
+    except _NOT_REACHED as error:
+        # Certificates, or the address, may have been replaced: the next call reads the configuration anew.
         _api.cache_clear()
-        reason = "TLSError" if isinstance(error, urllib3.exceptions.SSLError) else "ProxyError"
+        reason = {"SSLError": "TLSError", "ProxyError": "ProxyError"}.get(type(error).__name__, "ConnectionFailed")
         raise ClusterUnavailable(reason=reason, message=_storable(error)) from None
-    except (urllib3.exceptions.ConnectTimeoutError, urllib3.exceptions.NewConnectionError) as error:
-        raise ClusterUnavailable(reason="ConnectionFailed", message=_storable(error)) from None
     except urllib3.exceptions.ReadTimeoutError:
         raise TransientError(
             reason="Timeout",

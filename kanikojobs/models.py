@@ -95,6 +95,7 @@ class Move:
 
     `claim` restricts it to a row that is still claimed under that token: a worker whose lease ran out moves nothing.
     `run_at` is when a row that goes back to `queued` is due again. `spend_retry` counts it against MAX_RETRIES.
+    `may_exist` says of one that goes back that its Job may be in the cluster all the same.
     `at` is when it happened in Kubernetes, which counts where we learn of it late. `node` is where the pod runs.
     """
 
@@ -106,6 +107,7 @@ class Move:
     claim: UUID | None = None
     run_at: datetime | None = None
     spend_retry: bool = False
+    may_exist: bool = False
     at: datetime | None = None
     node: str = ""
 
@@ -137,6 +139,7 @@ class KanikoJobQuerySet(models.QuerySet["KanikoJob"]):
                     job_uid = COALESCE(move.job_uid, job.job_uid),
                     retries_used = job.retries_used + move.spend_retry::int,
                     run_at = CASE WHEN move.new_state = 'queued' THEN move.run_at END,
+                    may_exist = move.new_state = 'queued' AND (job.may_exist OR move.may_exist),
                     claim = CASE WHEN move.new_state = 'creating' THEN job.claim END,
                     leased_until = CASE WHEN move.new_state = 'creating' THEN job.leased_until END,
                     created_at = CASE
@@ -150,8 +153,8 @@ class KanikoJobQuerySet(models.QuerySet["KanikoJob"]):
                         WHEN move.new_state IN ('succeeded', 'failed', 'cancelled') THEN happened.at END
                 FROM unnest(
                     %s::bigint[], %s::text[], %s::text[], %s::text[], %s::uuid[], %s::uuid[],
-                    %s::timestamptz[], %s::boolean[], %s::timestamptz[], %s::text[]
-                ) AS move (id, new_state, reason, message, job_uid, claim, run_at, spend_retry, at, node)
+                    %s::timestamptz[], %s::boolean[], %s::boolean[], %s::timestamptz[], %s::text[]
+                ) AS move (id, new_state, reason, message, job_uid, claim, run_at, spend_retry, may_exist, at, node)
                 -- Kubernetes writes whole seconds, so its time counts only where we learn of it later than that.
                 CROSS JOIN LATERAL (
                     SELECT CASE WHEN move.at < clock_timestamp() - interval '5 seconds'
@@ -171,6 +174,7 @@ class KanikoJobQuerySet(models.QuerySet["KanikoJob"]):
                     [move.claim for move in moves],
                     [move.run_at for move in moves],
                     [move.spend_retry for move in moves],
+                    [move.may_exist for move in moves],
                     [move.at for move in moves],
                     [move.node for move in moves],
                     allowed,
@@ -219,6 +223,12 @@ class KanikoJob(models.Model):
 
     run_at = models.DateTimeField(null=True, blank=True, help_text="Not before this time; empty means now.")
     retries_used = models.PositiveIntegerField(default=0, db_default=0)
+    may_exist = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="Its Job may be in the cluster although no answer said so: while it waits for the next try it keeps "
+        "its place under the caps.",
+    )
     claim = models.UUIDField(null=True, blank=True, help_text="The claim under which a worker holds it.")
     leased_until = models.DateTimeField(null=True, blank=True)
 
@@ -279,6 +289,11 @@ class KanikoJob(models.Model):
                 name="kanikojob_due",
             ),
             models.Index(fields=["third_party_id"], condition=Q(state__in=ACTIVE), name="kanikojob_active"),
+            models.Index(
+                fields=["third_party_id"],
+                condition=Q(state=State.QUEUED, may_exist=True),
+                name="kanikojob_keeps_its_place",
+            ),
             models.Index(fields=["run_at"], condition=Q(run_at__isnull=False), name="kanikojob_waiting"),
             models.Index(fields=["leased_until"], condition=Q(state=State.CREATING), name="kanikojob_leases"),
             models.Index(

@@ -6,18 +6,23 @@ work beside it through Django-Q2's own ORM broker, of which this is a subclass.
 """
 
 import time
-from datetime import UTC, datetime
+from collections import deque
+from dataclasses import dataclass
+from queue import Empty
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import structlog
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection
 from django.utils import timezone
 from django_q.brokers.orm import ORM
+from django_q.queues import Queue
 from django_q.signing import SignedPackage
 
-from kanikojobs import claims, outages
+from kanikojobs import claims, outages, stopping
+from kanikojobs.heartbeats import Pulse
+from kanikojobs.models import Heartbeat
 
 log = structlog.get_logger(__name__)
 
@@ -34,13 +39,19 @@ class KanikoJobBroker(ORM):
 
     def __init__(self, list_key: str | None = None) -> None:
         super().__init__(list_key=list_key)
-        self._listening_on: object = None
-        self._plain_tasks_seen_at = 0.0
+        self._start()
 
     def __setstate__(self, state: Any) -> None:
         super().__setstate__(state)
-        self._listening_on = None
+        self._start()
+
+    def _start(self) -> None:
+        self._listening_on: object = None
         self._plain_tasks_seen_at = 0.0
+        self._claimed: deque[Portion] = deque()
+        # A claim of which we never heard whether it was committed.
+        self._unheard_of: UUID | None = None
+        self._pulse = Pulse(Heartbeat.Role.WORKERS)
 
     def info(self) -> str:
         return "Kaniko Jobs in PostgreSQL"
@@ -56,31 +67,62 @@ class KanikoJobBroker(ORM):
             super().acknowledge(task_id)
 
     def dequeue(self) -> list[Package]:
-        """The next tasks, or none after a sleep that a notification, a due time or the slow poll ended."""
+        """The next task, or none after a sleep that a notification, a due time or the slow poll ended.
+
+        One at a time, because Django-Q2 looks only between two calls whether it is to stop.
+        """
         try:
+            if stopping.is_asked_for():
+                self._give_back()
+                return []
+            if self._unheard_of:
+                claims.release(token=self._unheard_of)
+                self._unheard_of = None
+            self._pulse.beat({"workers": settings.KANIKOJOBS_WORKER_COUNT})
             # LISTEN before the look: what is committed after the look still wakes the sleep.
             self._listen()
-            if packages := self._kaniko_jobs() + self._plain_tasks():
+            if self._claimed or self._claim():
+                return [_package(self._claimed.popleft())]
+            if packages := self._plain_tasks():
                 return packages
             self._sleep()
-        except (OperationalError, InterfaceError) as error:
-            # Left to Django-Q2 this would cost ten seconds and the process.
-            log.warning("database-away", error=f"{type(error).__name__}: {error}".splitlines()[0])
+        except Exception as error:
+            # Whatever it is, raised it would cost Django-Q2 ten seconds and the process.
+            if isinstance(error, OperationalError | InterfaceError):
+                log.warning("database-away", error=f"{type(error).__name__}: {error}".splitlines()[0])
+            else:
+                log.exception("dequeue-failed")
             connection.close()
             time.sleep(SLOW_POLL)
         return []
 
-    def _kaniko_jobs(self) -> list[Package]:
-        if outages.current() and not outages.probe_if_due():
-            return []
-        claim = claims.claim(most=settings.KANIKOJOBS_CLAIM_SIZE, lease=settings.KANIKOJOBS_LEASE)
-        if not claim.kaniko_jobs:
-            return []
+    def _claim(self) -> bool:
+        """Claim Kaniko Jobs, if any are due and the API server is there; return whether there are some to hand out."""
+        on_trial = False
+        if outages.current():
+            if not outages.probe_if_due():
+                return False
+            on_trial = True
+        self._unheard_of = token = uuid4()
+        most = 1 if on_trial else settings.KANIKOJOBS_CLAIM_SIZE
+        claim = claims.claim(most=most, lease=settings.KANIKOJOBS_LEASE, token=token, on_trial=on_trial)
+        self._unheard_of = None
+        if on_trial and not claim.kaniko_jobs:
+            # The API server answers, and there is nothing to try it with.
+            outages.end()
         # Few rows are spread over all workers for speed, many are packed for throughput.
         size = min(settings.KANIKOJOBS_TASK_SIZE, -(-len(claim.kaniko_jobs) // settings.KANIKOJOBS_WORKER_COUNT))
-        return [
-            _package(claim, claim.kaniko_jobs[start : start + size]) for start in range(0, len(claim.kaniko_jobs), size)
-        ]
+        for start in range(0, len(claim.kaniko_jobs), size or 1):
+            self._claimed.append(Portion(token, claim.kaniko_jobs[start : start + size], on_trial))
+        return bool(self._claimed)
+
+    def _give_back(self) -> None:
+        while self._claimed:
+            portion = self._claimed[0]
+            claims.release(token=portion.token, kaniko_jobs=portion.kaniko_jobs)
+            self._claimed.popleft()
+        claims.notify()
+        self._pulse.rest()
 
     def _plain_tasks(self) -> list[Package]:
         if time.monotonic() - self._plain_tasks_seen_at < PLAIN_TASKS_POLL:
@@ -98,24 +140,54 @@ class KanikoJobBroker(ORM):
             self._listening_on = connection.connection
 
     def _sleep(self) -> None:
-        seconds = SLOW_POLL
-        if due := claims.next_due_at():
-            seconds = min(seconds, max(0.001, (due - datetime.now(UTC)).total_seconds()))
-        for _ in connection.connection.notifies(timeout=seconds, stop_after=1):
-            # A plain task may be what woke us.
-            self._plain_tasks_seen_at = 0.0
+        until_due = outages.seconds_until_probe()
+        if until_due is None:
+            until_due = claims.seconds_until_due()
+        seconds = SLOW_POLL if until_due is None else min(SLOW_POLL, max(0.001, until_due))
+        with connection.wrap_database_errors:
+            for _ in connection.connection.notifies(timeout=seconds, stop_after=1):
+                # A plain task may be what woke us.
+                self._plain_tasks_seen_at = 0.0
 
 
-def _package(claim: claims.Claim, kaniko_jobs: tuple[int, ...]) -> Package:
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """The part of a claim that becomes one task."""
+
+    token: UUID
+    kaniko_jobs: tuple[int, ...]
+    on_trial: bool
+
+
+def _package(portion: Portion) -> Package:
     """A signed Django-Q2 task (as `django_q.tasks.async_task` makes them) that names its rows and their claim."""
     task = {
         "id": uuid4().hex,
-        "name": f"create {len(kaniko_jobs)} from {kaniko_jobs[0]}",
+        "name": f"create {len(portion.kaniko_jobs)} from {portion.kaniko_jobs[0]}",
         "func": "kanikojobs.tasks.create_jobs",
-        "args": (str(claim.token), list(kaniko_jobs)),
+        "args": (str(portion.token), list(portion.kaniko_jobs), portion.on_trial),
         "kwargs": {},
         "started": timezone.now(),
         # Our rows are the truth; Django-Q2 keeps no second record of the tasks that succeed.
         "save": False,
     }
     return None, SignedPackage.dumps(task)
+
+
+class TaskQueue(Queue):
+    """Django-Q2's queue between its processes, whose waiting reader can be killed without harm.
+
+    The standard library's holds a lock while it waits. A worker that is killed there, by the kernel for its memory
+    say, takes the lock with it, and no worker of the cluster ever gets another task.
+    """
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        if not block or timeout is not None:
+            return super().get(block, timeout)
+        while True:
+            self._reader.poll(None)
+            try:
+                return super().get(block=False)
+            except Empty:
+                # Another worker was faster.
+                continue
