@@ -12,6 +12,7 @@ import pika.exceptions
 from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 
 from kanikojobs.field_tables import decode_table
+from kanikojobs.messages import Message
 from kanikojobs.topology import Queue, Topology, difference, unknown_argument
 
 # What a lost or refused connection raises, for those who reconnect.
@@ -34,10 +35,7 @@ class Delivery:
     """One message handed over by RabbitMQ, to be settled by its `tag`."""
 
     tag: int
-    body: bytes
-    content_type: str | None
-    headers: Mapping[str, object]
-    properties: Mapping[str, object]
+    message: Message
 
 
 def connect(url: str, *, name: str) -> BlockingConnection:
@@ -177,16 +175,14 @@ class Consumer:
         self.cancelled = True
 
     def _on_message(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
-        others = {
-            name: value
-            for name, value in vars(properties).items()
-            if value is not None and name not in ("headers", "content_type")
-        }
-        others |= {"exchange": method.exchange, "routing_key": method.routing_key}
-        content_type = properties.content_type
+        others = {name: value for name, value in vars(properties).items() if value is not None}
+        headers = others.pop("headers", None) or {}
+        content_type = others.pop("content_type", None)
         if isinstance(content_type, bytes):  # pika's way with text that is not UTF-8
             content_type = content_type.decode(errors="backslashreplace")
-        self.waiting.append(Delivery(method.delivery_tag, body, content_type, properties.headers or {}, others))
+        others["exchange"] = method.exchange
+        others["routing_key"] = method.routing_key
+        self.waiting.append(Delivery(method.delivery_tag, Message(body, content_type, headers, others)))
         self.waiting_bytes += len(body)
 
     def take(self, *, most: int, most_bytes: int) -> list[Delivery]:
@@ -194,11 +190,11 @@ class Consumer:
         taken: list[Delivery] = []
         size = 0
         while self.waiting and len(taken) < most:
-            size += len(self.waiting[0].body)
+            size += len(self.waiting[0].message.body)
             if taken and size > most_bytes:
                 break
             taken.append(self.waiting.popleft())
-            self.waiting_bytes -= len(taken[-1].body)
+            self.waiting_bytes -= len(taken[-1].message.body)
         return taken
 
     def acknowledge(self, *, up_to: int) -> None:

@@ -9,11 +9,12 @@ from datetime import datetime
 from typing import Any
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import transaction
 
 from kanikojobs import cloudevent, failure_groups, fingerprints, tallies
 from kanikojobs.cloudevent import StartEvent
 from kanikojobs.cloudevent.glimpse import whose
+from kanikojobs.cursors import binding_cursor
 from kanikojobs.errors import Fault, InvalidEvent, NotOurs
 from kanikojobs.failure_groups import Death
 from kanikojobs.messages import IntakeResult, Message, Outcome
@@ -222,7 +223,7 @@ def record(letters: Sequence[Letter]) -> None:
         )
         unique[key] = (letter, unique[key][1] + 1 if key in unique else 1)
     deaths: list[Death] = []
-    with connection.cursor() as cursor:
+    with binding_cursor() as cursor:
         for (hash, cause, origin, _), (letter, times) in sorted(unique.items(), key=lambda item: item[0]):
             reason = printable(letter.reason)
             signature = fingerprints.signature(reason=reason, faults=letter.faults)

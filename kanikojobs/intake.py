@@ -13,13 +13,13 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Any
 
-import psycopg
 import structlog
 from django.conf import settings
 from django.db import DatabaseError, DataError, IntegrityError, connection, transaction
 
 from kanikojobs import claims, cloudevent, dead_letters, naming, tallies
 from kanikojobs.cloudevent import StartEvent
+from kanikojobs.cursors import binding_cursor
 from kanikojobs.errors import Fault, InvalidEvent, NotOurs
 from kanikojobs.messages import IntakeResult, Message, Outcome
 from kanikojobs.models import JobStartEvent
@@ -187,7 +187,7 @@ EVENT_COLUMNS: dict[tuple[str, str], Callable[[StartEvent], Any]] = {
     ("time", "timestamptz"): attrgetter("time"),
     ("datacontenttype", "text"): attrgetter("datacontenttype"),
     ("dataschema", "text"): attrgetter("dataschema"),
-    ("extensions", "jsonb"): lambda event: json.dumps(event.extensions),
+    ("extensions", "jsonb"): lambda event: json.dumps(event.extensions) if event.extensions else "{}",
     ("data", "jsonb"): attrgetter("data_json"),
     ("third_party_id", "text"): attrgetter("third_party_id"),
     ("parser_id", "text"): attrgetter("parser_id"),
@@ -245,9 +245,7 @@ def insert_events(
             for event in events
         )
     )
-    connection.ensure_connection()
-    # A server-side binding cursor: Django's own would quote every value into the statement's text.
-    with psycopg.Cursor(connection.connection) as cursor, connection.wrap_database_errors:
+    with binding_cursor() as cursor:
         cursor.execute(_INSERT, [*columns, str(origin), settings.KANIKOJOBS_NAMESPACE], prepare=True)
         stored = {
             (source, event_id): StoredEvent(id, inserted, bytes(content_hash))
@@ -266,7 +264,7 @@ def array_literal(values: Iterable[str | int | bytes | datetime | None]) -> str:
 
     psycopg's own way with lists costs 50 µs per event, more than all the rest of intake; this costs 5.
     """
-    return "{" + ",".join([_element(value) for value in values]) + "}"
+    return "{" + ",".join(map(_element, values)) + "}"
 
 
 def _element(value: str | int | bytes | datetime | None) -> str:

@@ -53,10 +53,7 @@ class Lane:
         deliveries = self.consumer.take(most=most - len(self.messages), most_bytes=MOST_BYTES_PER_BATCH - self.bytes)
         if not deliveries:
             return
-        messages = [
-            Message(delivery.body, delivery.content_type, delivery.headers, delivery.properties)
-            for delivery in deliveries
-        ]
+        messages = [delivery.message for delivery in deliveries]
         self.readings.extend(self.work.read(messages))
         self.messages.extend(messages)
         self.bytes += sum(len(message.body) for message in messages)

@@ -54,20 +54,11 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if options["batch"] < 1 or options["prefetch"] < options["batch"] or options["prefetch"] > 65_535:
             raise CommandError("--batch must be at least 1, and --prefetch from --batch to 65535.")
-        pulse = gate.consumer_pulse()
-        consuming = Consuming(
-            url=rabbitmq_url(),
-            queues=lanes.works(
-                queue=settings.KANIKOJOBS_QUEUE,
-                dlq=settings.KANIKOJOBS_DLQ,
-                drain_dlq=settings.KANIKOJOBS_DRAIN_DLQ,
-            ),
+        consuming = consuming_by_settings(
             prefetch=options["prefetch"],
             batch=options["batch"],
             once=options["once"],
-            gate=gate.gate_of(pulse),
-            farewell=pulse.rest,
-            on_connect=(lambda _: None) if options["no_declare"] else (lambda link: amqp.declare(link, topology())),
+            declare=not options["no_declare"],
         )
         stop_on_signals(consuming)
         if options["metrics_port"] is not None:
@@ -89,6 +80,27 @@ class Command(BaseCommand):
         )
         if options["once"] and counts.paused:
             raise CommandError("Consuming is paused. Run manage.py resume_consumer.")
+
+
+def consuming_by_settings(
+    *, prefetch: int | None = None, batch: int | None = None, once: bool = False, declare: bool = True
+) -> Consuming:
+    """The consumer of the queues that the settings name."""
+    pulse = gate.consumer_pulse()
+    return Consuming(
+        url=rabbitmq_url(),
+        queues=lanes.works(
+            queue=settings.KANIKOJOBS_QUEUE,
+            dlq=settings.KANIKOJOBS_DLQ,
+            drain_dlq=settings.KANIKOJOBS_DRAIN_DLQ,
+        ),
+        prefetch=prefetch or settings.KANIKOJOBS_PREFETCH,
+        batch=batch or settings.KANIKOJOBS_BATCH,
+        once=once,
+        gate=gate.gate_of(pulse),
+        farewell=pulse.rest,
+        on_connect=(lambda link: amqp.declare(link, topology())) if declare else (lambda _: None),
+    )
 
 
 def stop_on_signals(consuming: Consuming) -> None:

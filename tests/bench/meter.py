@@ -1,0 +1,31 @@
+"""Measures a stretch of the process that it runs in; the programs of the bench print what it found."""
+
+import json
+import resource
+import time
+
+
+class Meter:
+    """Wall time, CPU time of this process, and its peak memory, from `start` to `stop`."""
+
+    def start(self) -> None:
+        self._cpu = _cpu_seconds()
+        self.started_at = time.time()
+
+    def stop(self, *, at: float | None = None) -> dict[str, float]:
+        """Ends the stretch, now or at an earlier Unix time. Seconds, and MB of 10^6 bytes."""
+        return {
+            "seconds": (at or time.time()) - self.started_at,
+            "cpu_seconds": _cpu_seconds() - self._cpu,
+            "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
+        }
+
+
+def _cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def report(values: dict[str, float]) -> None:
+    """Prints the one line that `Bench.run_program` reads."""
+    print(json.dumps(values), flush=True)
