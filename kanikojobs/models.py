@@ -182,8 +182,8 @@ class KanikoJobQuerySet(models.QuerySet["KanikoJob"]):
             )
             return {row[0] for row in cursor.fetchall()}
 
-    def explain(self, reasons: Mapping[int, tuple[str, str]]) -> None:
-        """Say of Jobs that are in Kubernetes and wait why they do: a (reason, message) by id, both empty for no more."""
+    def note_waits(self, reasons: Mapping[int, tuple[str, str]]) -> None:
+        """Say why Jobs that are in Kubernetes wait: a (reason, message) by id, both empty when they do no more."""
         ids = sorted(reasons)
         if not ids:
             return

@@ -204,6 +204,8 @@ KANIKOJOBS_NAMESPACE = env.text("KANIKOJOBS_NAMESPACE", "kaniko-builds")
 KANIKOJOBS_MAX_ACTIVE_JOBS = env.integer("KANIKOJOBS_MAX_ACTIVE_JOBS", 0)
 KANIKOJOBS_MAX_ACTIVE_JOBS_PER_THIRD_PARTY = env.integer("KANIKOJOBS_MAX_ACTIVE_JOBS_PER_THIRD_PARTY", 0)
 KANIKOJOBS_KUBERNETES_TIMEOUT = env.duration("KANIKOJOBS_KUBERNETES_TIMEOUT", "10s", least="100ms")
+# How often the watcher lists all Jobs and pods anew: the net under its watches.
+KANIKOJOBS_WATCH_RESYNC = env.duration("KANIKOJOBS_WATCH_RESYNC", "5m", least="1s")
 
 # --- The build: what `kanikojobs.manifest` puts into every Job ------------------------------------------------------
 

@@ -104,6 +104,25 @@ class Simulator:
         """Cuts all connections to the API and refuses new ones for so long."""
         self._call("POST", "outage", {"seconds": seconds})
 
+    def break_watches(self, *, politely: bool = False) -> None:
+        """Cuts every open watch, or ends them in good order."""
+        self._call("POST", "break-watches", {"politely": politely})
+
+    def compact(self) -> None:
+        """Forgets the history: a watch that wants to go on from before gets 410."""
+        self._call("POST", "compact", {})
+
+    def end_pod(self, job: str, *, outcome: str) -> None:
+        """Ends the running pod of a Job with an outcome."""
+        self._call("POST", f"jobs/{job}/outcome", {"outcome": outcome})
+
+    def write_log(self, job: str, *lines: str) -> None:
+        """Adds lines to the log of a Job's pods."""
+        self._call("POST", f"jobs/{job}/log", {"lines": list(lines)})
+
+    def pass_deadline(self, job: str) -> None:
+        self._call("POST", f"jobs/{job}/deadline", {})
+
     def stats(self) -> Json:
         """What the server has seen, with every name and identity."""
         return self._call("GET", "stats?detail=1")

@@ -1,0 +1,239 @@
+"""What was seen of Jobs becomes states of rows: many Jobs in one transaction, each by compare-and-swap.
+
+Whoever else moves a row (a worker, an operator) may be first; then what they found stands. With the states go, in the
+same transaction, what is known of the ends (`evidence`), the counts, and the news for the queue that a place is free.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+import structlog
+from django.conf import settings
+from django.db import DataError, IntegrityError, connection, transaction
+
+from kanikojobs import claims, diagnosis, evidence, sweeping, tallies
+from kanikojobs.diagnosis import Diagnosis
+from kanikojobs.evidence import Note, Wanted
+from kanikojobs.leader import Leadership
+from kanikojobs.models import KanikoJob, Move
+from kanikojobs.states import FINISHED, State
+from kanikojobs.tracking import Tracked
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A Kaniko Job as far as the watcher cares."""
+
+    id: int
+    name: str
+    state: State
+    reason: str
+    message: str
+    job_uid: UUID | None
+    cancel_requested_at: datetime | None
+
+
+@dataclass(slots=True)
+class Applied:
+    """What came of a batch, and what is to be done next.
+
+    `read_first` are Jobs whose log is needed to tell the reason; `ask_pods` such whose pods have not said how they
+    ended; `captures` such whose logs are to be kept; `stop` such that run although their row is cancelled.
+    `settled` need not be followed any more.
+    """
+
+    moved: Counter[State] = field(default_factory=Counter)
+    settled: list[str] = field(default_factory=list)
+    read_first: list[tuple[str, Wanted]] = field(default_factory=list)
+    ask_pods: list[str] = field(default_factory=list)
+    captures: list[tuple[int, Wanted]] = field(default_factory=list)
+    stop: list[tuple[str, str]] = field(default_factory=list)
+    rows: dict[str, Row] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Plan:
+    moves: dict[int, Move] = field(default_factory=dict)
+    explain: dict[int, tuple[str, str]] = field(default_factory=dict)
+    notes: dict[int, Note] = field(default_factory=dict)
+    tracked: dict[int, Tracked] = field(default_factory=dict)
+    vanished: list[Row] = field(default_factory=list)
+    unknown: list[Tracked] = field(default_factory=list)
+
+
+def apply(batch: Mapping[str, Tracked], *, leadership: Leadership) -> Applied:
+    """Bring the rows of these Jobs up to what was seen of them.
+
+    Raises `LostLeadership`, and `OperationalError` or `InterfaceError` when the database is away; then nothing is
+    written.
+    """
+    try:
+        return _apply(batch, leadership=leadership)
+    except (DataError, IntegrityError) as error:
+        # Something in one of them cannot be stored. Its neighbours must not wait for it.
+        if len(batch) == 1:
+            log.exception("job-cannot-be-applied", kaniko_job=next(iter(batch)), error=type(error).__name__)
+            return Applied(settled=list(batch))
+        names = list(batch)
+        applied = Applied()
+        for half in (names[: len(names) // 2], names[len(names) // 2 :]):
+            part = apply({name: batch[name] for name in half}, leadership=leadership)
+            applied.moved += part.moved
+            for name in ("settled", "read_first", "ask_pods", "captures", "stop"):
+                getattr(applied, name).extend(getattr(part, name))
+            applied.rows |= part.rows
+        return applied
+
+
+def _apply(batch: Mapping[str, Tracked], *, leadership: Leadership) -> Applied:
+    applied, plan = Applied(), _Plan()
+    with transaction.atomic():
+        leadership.check()
+        applied.rows = rows_of(list(batch))
+        for name, tracked in batch.items():
+            row = applied.rows.get(name)
+            if row is None:
+                _without_row(name, tracked, plan=plan, applied=applied)
+            elif row.state in FINISHED:
+                _finished_already(row, tracked, applied=applied)
+            else:
+                _judge(row, tracked, plan=plan, applied=applied)
+        counts = _write(plan, applied=applied)
+        tallies.add(tallies.counts(counts))
+    for id, move in plan.moves.items():
+        if move.to in FINISHED:
+            tracked = plan.tracked[id]
+            log.info(
+                "job-finished", kaniko_job=tracked.job.name if tracked.job else id, state=move.to, reason=move.reason
+            )
+    return applied
+
+
+def rows_of(names: Sequence[str]) -> dict[str, Row]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT id, name, state, reason, message, job_uid, cancel_requested_at FROM kanikojobs_kanikojob
+            WHERE namespace = %s AND name = ANY (%s)
+            """,
+            [settings.KANIKOJOBS_NAMESPACE, list(names)],
+        )
+        return {row[1]: Row(row[0], row[1], State(row[2]), *row[3:]) for row in cursor.fetchall()}
+
+
+def _without_row(name: str, tracked: Tracked, *, plan: _Plan, applied: Applied) -> None:
+    if tracked.job is None:
+        return
+    if not tracked.gone:
+        plan.unknown.append(tracked)
+    applied.settled.append(name)
+
+
+def _finished_already(row: Row, tracked: Tracked, *, applied: Applied) -> None:
+    job = tracked.job
+    if row.state == State.CANCELLED and job and not job.end and not job.terminating and not tracked.gone:
+        applied.stop.append((row.name, job.uid))
+    applied.settled.append(row.name)
+
+
+def _judge(row: Row, tracked: Tracked, *, plan: _Plan, applied: Applied) -> None:
+    job, pods = tracked.job, tracked.pods_in_order()
+    if job is None:
+        return
+    if row.job_uid is not None and str(row.job_uid) != job.uid:
+        # The name is taken by another Job, so the row's own is gone; what is there now is not the row's.
+        found, pods = diagnosis.vanished(()), []
+    elif tracked.gone and not job.end:
+        found = diagnosis.vanished(pods)
+    else:
+        if not tracked.pods_are_told and not tracked.asked_for_pods and not tracked.gone:
+            applied.ask_pods.append(row.name)
+            return
+        found = diagnosis.diagnose(job, pods=pods, log=_log_of(tracked, pods), noted=_noted(row))
+        if found.needs_log and tracked.captured is None:
+            if not tracked.reading:
+                wanted = Wanted.of(name=job.name, uid=job.uid, pods=pods)
+                applied.read_first.append((row.name, wanted))
+            return
+    if found.state == State.FAILED and row.cancel_requested_at is not None and (tracked.gone or job.terminating):
+        message = "Cancelled by an operator; the Job and its pods are gone."
+        found = Diagnosis(state=State.CANCELLED, reason="CancelledByOperator", message=message, node=found.node)
+    elif found.reason == "JobVanished":
+        plan.vanished.append(row)
+    _plan(row, found, tracked=tracked, plan=plan)
+
+
+def _noted(row: Row) -> str:
+    """Why the row was known to wait, if it never ran."""
+    return row.reason if row.state == State.CREATED else ""
+
+
+def _log_of(tracked: Tracked, pods: Sequence[diagnosis.Pod]) -> str | None:
+    """The log of the container that ended with an error, once it was tried to read it."""
+    if tracked.captured is None:
+        return None
+    for pod in reversed(pods):
+        for container in pod.containers:
+            if container.exit_code and (tail := tracked.captured.logs.get((pod.name, container.name))):
+                return tail.text
+    return ""
+
+
+def _plan(row: Row, found: Diagnosis, *, tracked: Tracked, plan: _Plan) -> None:
+    job = tracked.job
+    plan.tracked[row.id] = tracked
+    if found.state is not None and found.state != row.state:
+        plan.moves[row.id] = Move(
+            id=row.id,
+            to=found.state,
+            reason=found.reason,
+            message=found.message,
+            job_uid=row.job_uid or (UUID(job.uid) if job else None),
+            at=found.at,
+            node=found.node,
+        )
+        if found.state in FINISHED:
+            pods = tracked.pods_in_order()
+            plan.notes[row.id] = Note(row.id, found.digest, found.exit_code, pods)
+    elif (found.reason, found.message) != (row.reason, row.message) and row.state in (State.CREATED, State.RUNNING):
+        # A wait that ended says nothing any more; one that only an Event told is not taken back by silence.
+        told_by_events = not tracked.pods and not found.reason
+        if not told_by_events:
+            plan.explain[row.id] = (found.reason, found.message)
+
+
+def _write(plan: _Plan, *, applied: Applied) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    moved = KanikoJob.objects.move(plan.moves.values())
+    KanikoJob.objects.note_waits(plan.explain)
+    finished = [id for id in moved if plan.moves[id].to in FINISHED]
+    evidence.note(plan.notes[id] for id in finished)
+    for id in finished:
+        tracked, move = plan.tracked[id], plan.moves[id]
+        counts[f"finished/{move.to}" + (f"/{move.reason}" if move.reason else "")] += 1
+        if tracked.captured is not None:
+            evidence.record(id, tracked.captured, final=True)
+        elif tracked.job is not None:
+            wanted = Wanted.of(name=tracked.job.name, uid=tracked.job.uid, pods=tracked.pods_in_order())
+            applied.captures.append((id, wanted))
+        if tracked.job is not None:
+            applied.settled.append(tracked.job.name)
+    for id in moved:
+        applied.moved[plan.moves[id].to] += 1
+    counts.update(
+        sweeping.report_vanished([(row.id, row.name, row.job_uid) for row in plan.vanished if row.id in moved])
+    )
+    counts.update(sweeping.report_unknown([tracked.job for tracked in plan.unknown if tracked.job]))
+    if finished:
+        free_places()
+    return counts
+
+
+def free_places() -> None:
+    """Tell the queue, when this transaction commits, that there are places under the caps again."""
+    claims.notify()

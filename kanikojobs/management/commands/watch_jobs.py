@@ -1,0 +1,33 @@
+"""`manage.py watch_jobs`: follow the Jobs in Kubernetes until told to stop. The work is `kanikojobs.watching`."""
+
+import signal
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandParser
+
+from kanikojobs.watching import Watching
+
+
+class Command(BaseCommand):
+    help = (
+        "Follows the Jobs in Kubernetes and brings the rows up to them: states, reasons, digests, logs. "
+        "One watcher of a namespace leads; others that run beside it stand by and take over within seconds."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--resync",
+            type=float,
+            default=settings.KANIKOJOBS_WATCH_RESYNC.total_seconds(),
+            help="Seconds between two fresh lists.",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        watching = Watching(resync=options["resync"])
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: watching.stop.set())
+        watching.run()
+        self.stdout.write(
+            ", ".join(f"{count} {state}" for state, count in sorted(watching.moved.items())) or "no moves"
+        )
