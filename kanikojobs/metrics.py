@@ -20,7 +20,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from kanikojobs import amqp, stats, tallies
+from kanikojobs import amqp, pausing, stats, tallies
 
 log = structlog.get_logger(__name__)
 
@@ -101,6 +101,9 @@ def _backlog() -> Iterator[Metric]:
     age = (datetime.now(UTC) - waiting.oldest_queued_at).total_seconds() if waiting.oldest_queued_at else 0.0
     oldest.add_metric([], max(0.0, age))
     yield oldest
+    paused = GaugeMetricFamily("kanikojobs_consuming_paused", "Whether an operator has paused consuming.")
+    paused.add_metric([], float(pausing.current().paused))
+    yield paused
 
 
 def _queue_depth() -> Iterator[Metric]:

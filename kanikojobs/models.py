@@ -249,6 +249,10 @@ class KanikoJob(models.Model):
 
     class Meta:
         verbose_name = "Kaniko Job"
+        permissions = [
+            ("cancel_kanikojob", "Can cancel Kaniko Jobs"),
+            ("retry_kanikojob", "Can retry Kaniko Jobs"),
+        ]
         constraints = [
             models.UniqueConstraint(fields=["event", "number"], name="kanikojob_number_once_per_event"),
             models.UniqueConstraint(fields=["namespace", "name"], name="kanikojob_kubernetes_name_once"),
@@ -643,7 +647,15 @@ class OperatorAction(models.Model):
             ),
             models.CheckConstraint(condition=~Q(by="") & ~Q(reason=""), name="operatoraction_says_who_and_why"),
         ]
-        indexes = [models.Index(fields=["target_type", "target_id", "id"], name="operatoraction_by_target")]
+        indexes = [
+            models.Index(fields=["target_type", "target_id", "id"], name="operatoraction_by_target"),
+            # Each consumer looks at the last one once a second.
+            models.Index(
+                fields=["-id"],
+                condition=Q(kind__in=["pause-consumer", "resume-consumer"]),
+                name="operatoraction_pauses",
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.by} {self.get_kind_display()}"

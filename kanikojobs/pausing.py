@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import structlog
+from django.contrib.auth.models import AbstractBaseUser as User
 from django.db import connection, transaction
 
 from kanikojobs.models import OperatorAction
@@ -39,12 +40,12 @@ class ReasonMissing(ValueError):
         super().__init__(f"Say why, in 1 to {MOST_CHARACTERS} characters.")
 
 
-def pause(*, by: str, reason: str, via: OperatorAction.Via) -> bool:
+def pause(*, by: str | User, reason: str, via: OperatorAction.Via) -> bool:
     """Pause consuming; return whether it ran before. Consumers stop within about a second. Raises `ReasonMissing`."""
     return _switch(to=Kind.PAUSE_CONSUMER, by=by, reason=reason, via=via)
 
 
-def resume(*, by: str, reason: str, via: OperatorAction.Via) -> bool:
+def resume(*, by: str | User, reason: str, via: OperatorAction.Via) -> bool:
     """Resume consuming; return whether it was paused before. Raises `ReasonMissing`."""
     return _switch(to=Kind.RESUME_CONSUMER, by=by, reason=reason, via=via)
 
@@ -57,7 +58,7 @@ def current() -> Pause:
     return Pause(paused=last.kind == Kind.PAUSE_CONSUMER, by=last.by, reason=last.reason, at=last.at)
 
 
-def _switch(*, to: OperatorAction.Kind, by: str, reason: str, via: OperatorAction.Via) -> bool:
+def _switch(*, to: OperatorAction.Kind, by: str | User, reason: str, via: OperatorAction.Via) -> bool:
     reason = reason.strip()
     if not 0 < len(reason) <= MOST_CHARACTERS or "\0" in reason:
         raise ReasonMissing
@@ -67,6 +68,7 @@ def _switch(*, to: OperatorAction.Kind, by: str, reason: str, via: OperatorActio
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [PAUSE_LOCK])
         if current().paused == (to == Kind.PAUSE_CONSUMER):
             return False
-        OperatorAction.objects.create(kind=to, by=by, via=via, reason=reason)
-    log.warning(str(to), by=by, via=str(via), reason=reason)
+        name, user = (by, None) if isinstance(by, str) else (by.get_username(), by)
+        OperatorAction.objects.create(kind=to, by=name, user=user, via=via, reason=reason)
+    log.warning(str(to), by=name, via=str(via), reason=reason)
     return True

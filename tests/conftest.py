@@ -3,7 +3,7 @@
 The servers come from `tests.stack_plugin`, which explains why it is not in here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from uuid import uuid4
 
 import pytest
@@ -35,3 +35,13 @@ def queues(settings: Settings, rabbitmq: RabbitMQ | Given) -> Iterator[None]:
     channel.queue_delete(settings.KANIKOJOBS_DLQ)
     channel.exchange_delete(settings.KANIKOJOBS_DLX)
     channel.connection.close()
+
+
+@pytest.fixture
+def depth(rabbitmq: RabbitMQ | Given) -> Iterator[Callable[[str], int]]:
+    """How many messages are ready in a queue now, as RabbitMQ says; those that a consumer holds are not."""
+    from kanikojobs.amqp import connect
+
+    with connect(rabbitmq.url, name="tests") as connection:
+        channel = connection.channel()
+        yield lambda queue: int(channel.queue_declare(queue, passive=True).method.message_count)

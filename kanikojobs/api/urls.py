@@ -3,7 +3,7 @@
 from django.urls import include, path
 from rest_framework.routers import SimpleRouter
 
-from kanikojobs.api import views
+from kanikojobs.api import consumer, views
 
 router = SimpleRouter(trailing_slash=False)
 router.register("events", views.EventViewSet)
@@ -12,5 +12,8 @@ router.register("dead-letters", views.DeadLetterViewSet)
 
 urlpatterns = [
     path("stats", views.StatsView.as_view(), name="stats"),
+    path("consumer", consumer.ConsumerView.as_view(), name="consumer"),
+    path("consumer/pause", consumer.PauseView.as_view(), name="consumer-pause"),
+    path("consumer/resume", consumer.ResumeView.as_view(), name="consumer-resume"),
     path("", include(router.urls)),
 ]
