@@ -55,7 +55,7 @@ def write(messages: Sequence[Message], readings: Sequence[Reading], *, origin: J
     try:
         return _write(messages, readings, origin=origin)
     except (DatabaseError, UnicodeEncodeError) as error:
-        if not _is_about_a_value(error):
+        if not is_about_a_value(error):
             raise
         refusal = error
     # Halving finds the message that holds the value in log2(batch) tries, instead of failing the same batch for ever;
@@ -71,7 +71,7 @@ def write(messages: Sequence[Message], readings: Sequence[Reading], *, origin: J
     )
 
 
-def _is_about_a_value(error: Exception) -> bool:
+def is_about_a_value(error: Exception) -> bool:
     """Whether PostgreSQL refuses some value that validation let through, so that trying again cannot help.
 
     Class 54 are its limits, such as on the size of an index's row; psycopg files them under operational errors.
@@ -210,8 +210,8 @@ _ARRAYS = ", ".join(f"%s::{type}[]" for _, type in EVENT_COLUMNS)
 # `xmax = 0` tells an inserted row from an updated one: PostgreSQL sets xmax when the conflict branch locks the row.
 _INSERT = f"""
     WITH incoming AS (
-        SELECT * FROM unnest({_ARRAYS}, %s::integer[], %s::text[])
-            AS row ({_COLUMNS}, times_seen, kubernetes_name)
+        SELECT * FROM unnest({_ARRAYS}, %s::integer[], %s::text[], %s::integer[])
+            AS row ({_COLUMNS}, times_seen, kubernetes_name, arrival)
     ), stored AS (
         INSERT INTO kanikojobs_jobstartevent AS event ({_COLUMNS}, times_seen, origin)
         SELECT {_COLUMNS}, times_seen, %s FROM incoming
@@ -223,6 +223,7 @@ _INSERT = f"""
         INSERT INTO kanikojobs_kanikojob (event_id, name, namespace, priority, third_party_id, parser_id)
         SELECT stored.id, incoming.kubernetes_name, %s, incoming.priority, incoming.third_party_id, incoming.parser_id
         FROM stored JOIN incoming USING (source, event_id) WHERE stored.inserted
+        ORDER BY incoming.arrival
     )
     SELECT source, event_id, id, inserted, content_hash FROM stored
 """  # noqa: S608 - built from the literals above
@@ -233,8 +234,11 @@ def insert_events(
 ) -> dict[Identity, StoredEvent]:
     """Insert events with distinct identities and a first Kaniko Job for each new one; return the row of each identity.
 
-    `times_seen` says how often each identity came with each content. Must run inside a transaction.
+    The Kaniko Jobs are numbered by the database in the order of `events`, which is that of arrival: what is built one
+    after the other goes by it. `times_seen` says how often each identity came with each content. Must run inside a
+    transaction.
     """
+    arrival = {(event.source, event.event_id): position for position, event in enumerate(events)}
     # One order for everybody: two consumers that upsert the same identities the other way round would deadlock.
     events = sorted(events, key=lambda event: (event.source, event.event_id))
     columns = [array_literal(map(read, events)) for read in EVENT_COLUMNS.values()]
@@ -245,6 +249,7 @@ def insert_events(
             for event in events
         )
     )
+    columns.append(array_literal(arrival[event.source, event.event_id] for event in events))
     with binding_cursor() as cursor:
         cursor.execute(_INSERT, [*columns, str(origin), settings.KANIKOJOBS_NAMESPACE], prepare=True)
         stored = {
