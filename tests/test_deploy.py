@@ -261,6 +261,28 @@ def test_what_is_scaled_and_scraped_is_there(overlay: str) -> None:
 
 
 @every_overlay
+def test_each_consumer_is_scraped_and_probed_at_its_own_port(overlay: str) -> None:
+    (endpoint,) = only(overlay, "PodMonitor")["spec"]["podMetricsEndpoints"]
+    wanted = only(overlay, "PodMonitor")["spec"]["selector"]["matchLabels"].items()
+    pods = [t["spec"] for _, t in pod_templates(overlay) if wanted <= t["metadata"]["labels"].items()]
+
+    assert len(pods) == (0 if of_kind(overlay, "RabbitmqSource") else 1)
+    for pod in pods:
+        (container,) = pod["containers"]
+        (port,) = container["ports"]
+        assert endpoint["port"] == container["livenessProbe"]["httpGet"]["port"] == port["name"]
+        assert f"--metrics-port={port['containerPort']}" in container["args"]
+
+
+@every_overlay
+def test_every_long_running_process_has_a_liveness_probe(overlay: str) -> None:
+    for obj, template in pod_templates(overlay):
+        if obj["kind"] != "Job":
+            (container,) = template["spec"]["containers"]
+            assert container["livenessProbe"], told(obj)
+
+
+@every_overlay
 def test_knative_delivers_to_what_is_there(overlay: str) -> None:
     services = of_kind(overlay, "Service.serving.knative.dev")
     for trigger in of_kind(overlay, "Trigger").values():
@@ -506,6 +528,15 @@ def test_the_deployed_settings_are_read_without_a_fault(overlay: str) -> None:
     assert document["rabbitmq"]["namespace"] == only(overlay, "RabbitmqCluster")["metadata"]["namespace"]
     assert document["rabbitmq"]["clusterName"] == only(overlay, "RabbitmqCluster")["metadata"]["name"]
     assert f"builder/{document['rabbitmq']['connectionSecretName']}" in required_secrets()
+
+
+@every_overlay
+def test_every_variable_that_is_set_is_read_by_something(overlay: str) -> None:
+    settings = (CHECKOUT / "project" / "settings.py").read_text()
+    # The one is read before the settings are, the other by the probes and the processes that they probe.
+    read = {*re.findall(r'"([A-Z_]+)"', settings), "KANIKOJOBS_SETTINGS_FILE", "KANIKOJOBS_LIVENESS_FILE"}
+
+    assert environment_of(overlay).keys() <= read
 
 
 def test_phase_three_refuses_direct_events_and_phase_two_takes_them() -> None:

@@ -1,24 +1,20 @@
 """What the deployed roles grant is what the code asks the API server for: no verb less, and none more."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from deploy.local.simulator import Simulator
-from kanikojobs import kube
+from kanikojobs import kube, kube_watch
 from tests.deployment import OVERLAYS, Object, of_kind
 
 every_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
 
-Right = tuple[str, str]
+NAMESPACE = "kaniko-builds"
+MANAGED = {"app.kubernetes.io/managed-by": "kanikojobs"}
 
-# What the watcher of the design needs: Jobs and their pods, the end of a log, the events, and a Job that is cancelled.
-WATCHER = {
-    *(("jobs", verb) for verb in ("get", "list", "watch", "delete")),
-    *(("pods", verb) for verb in ("get", "list", "watch")),
-    ("pods/log", "get"),
-    ("events", "list"),
-}
+Right = tuple[str, str]
 
 
 def granted(role: Object) -> set[Right]:
@@ -32,27 +28,59 @@ def asked(simulator: Simulator) -> Iterator[Right]:
         yield "/".join(path[1:2] + path[3:]), request["verb"]
 
 
-@every_overlay
-def test_the_watchers_role_grants_what_watching_needs(overlay: str) -> None:
-    assert granted(of_kind(overlay, "Role")["kaniko-job-watcher"]) == WATCHER
-
-
-@every_overlay
-def test_the_creators_role_grants_what_creating_asks_for(overlay: str, simulator: Simulator) -> None:
+@pytest.fixture
+def job(simulator: Simulator) -> kube.JobSeen:
+    """A Job that has been created and looked at, as creation does it."""
+    simulator.settings(pod_start_seconds=0, run_seconds=0)
+    containers = [{"name": "kaniko", "image": "kaniko"}]
     manifest = {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": "rights"},
+        "metadata": {"name": "rights", "labels": MANAGED},
         "spec": {
-            "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "kaniko", "image": "kaniko"}]}}
+            "template": {
+                "metadata": {"labels": MANAGED},
+                "spec": {"restartPolicy": "Never", "containers": containers},
+            }
         },
     }
-
     kube.probe()
-    kube.create_job(manifest, namespace="kaniko-builds")
-    kube.get_job("rights", namespace="kaniko-builds")
+    created = kube.create_job(manifest, namespace=NAMESPACE)
+    kube.get_job("rights", namespace=NAMESPACE)
+    return created
 
+
+@every_overlay
+def test_the_creators_role_grants_what_creating_asks_for(overlay: str, simulator: Simulator, job: kube.JobSeen) -> None:
     assert set(asked(simulator)) == granted(of_kind(overlay, "Role")["kaniko-job-creator"])
+
+
+@every_overlay
+def test_the_watchers_role_grants_what_watching_asks_for(overlay: str, simulator: Simulator, job: kube.JobSeen) -> None:
+    uid = str(job.uid)
+
+    pod = finished_pod()
+    for path in (kube_watch.jobs_path(), kube_watch.pods_path()):
+        ((_, version),) = kube_watch.list_pages(path)
+        list(kube_watch.Watch(path=path, seconds=1, quiet=5.0).events(version))
+    kube_watch.log_tail(pod=pod, container="kaniko", lines=1, most_bytes=1000)
+    kube_watch.events_about(uid)
+    assert kube_watch.job_exists("rights", uid=uid)
+    assert kube_watch.delete_job("rights", uid=uid)
+
+    watching = set(asked(simulator)) - {("jobs", "create")}
+    assert watching == granted(of_kind(overlay, "Role")["kaniko-job-watcher"])
+
+
+def finished_pod() -> str:
+    """The name of the Job's pod, once its log can be read."""
+    for _ in range(200):
+        for pods, _version in kube_watch.list_pages(kube_watch.pods_path()):
+            for pod in pods:
+                if pod["status"].get("phase") == "Succeeded":
+                    return str(pod["metadata"]["name"])
+        time.sleep(0.05)
+    pytest.fail("the simulated pod has not finished within ten seconds")
 
 
 @every_overlay
