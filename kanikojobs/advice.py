@@ -11,10 +11,10 @@ ADVICE = {
     "DeadlineExceeded": "Retry with a longer build_timeout, or find in the log what took so long.",
     # Source and registry
     "SourceNotFound": "Check that repository, ref and folder exist and that the git secret may read them.",
-    "SourceUnreachable": "The source's host did not answer; retry when it is back.",
+    "SourceUnavailable": "The source's host did not answer; retry when it is back.",
     "RegistryAuthFailed": "The registry does not give the base image; check the registry secret's credentials.",
     "RegistryRateLimited": "The registry wants fewer pulls; add credentials or a mirror, and retry later.",
-    "RegistryUnreachable": "The registry did not answer; retry when it is back.",
+    "RegistryUnavailable": "The registry did not answer; retry when it is back.",
     "PushDenied": "The registry secret may not push to the destination; grant it, or correct the destination.",
     "PushFailed": "The image was built but the registry did not take it; retry.",
     # The cluster

@@ -14,7 +14,7 @@ import structlog
 from django.conf import settings
 from django.db import DataError, IntegrityError, connection, transaction
 
-from kanikojobs import claims, diagnosis, evidence, sweeping, tallies
+from kanikojobs import claims, dead_letters, diagnosis, evidence, retry, sweeping, tallies
 from kanikojobs.diagnosis import Diagnosis
 from kanikojobs.evidence import Note, Wanted
 from kanikojobs.leader import Leadership
@@ -161,8 +161,7 @@ def _judge(row: Row, tracked: Tracked, *, plan: _Plan, applied: Applied) -> None
                 applied.read_first.append((row.name, wanted))
             return
     if found.state == State.FAILED and row.cancel_requested_at is not None and (tracked.gone or job.terminating):
-        message = "Cancelled by an operator; the Job and its pods are gone."
-        found = Diagnosis(state=State.CANCELLED, reason="CancelledByOperator", message=message, node=found.node)
+        found = Diagnosis(state=State.CANCELLED, reason=retry.CANCELLED, message=row.message, node=found.node)
     elif found.reason == "JobVanished":
         plan.vanished.append(row)
     _plan(row, found, tracked=tracked, plan=plan)
@@ -200,7 +199,11 @@ def _plan(row: Row, found: Diagnosis, *, tracked: Tracked, plan: _Plan) -> None:
         if found.state in FINISHED:
             pods = tracked.pods_in_order()
             plan.notes[row.id] = Note(row.id, found.digest, found.exit_code, pods)
-    elif (found.reason, found.message) != (row.reason, row.message) and row.state in (State.CREATED, State.RUNNING):
+    elif (
+        row.cancel_requested_at is None
+        and row.state in (State.CREATED, State.RUNNING)
+        and (found.reason, found.message) != (row.reason, row.message)
+    ):
         # A wait that ended says nothing any more; one that only an Event told is not taken back by silence.
         told_by_events = not tracked.pods and not found.reason
         if not told_by_events:
@@ -231,6 +234,9 @@ def _write(plan: _Plan, *, applied: Applied) -> dict[str, int]:
     counts.update(sweeping.report_unknown([tracked.job for tracked in plan.unknown if tracked.job]))
     if finished:
         free_places()
+        dead_letters.record_failed_builds(
+            {id: plan.moves[id].message for id in finished if plan.moves[id].to == State.FAILED}
+        )
     return counts
 
 

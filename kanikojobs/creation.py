@@ -96,7 +96,7 @@ def begin(*, token: UUID, kaniko_jobs: Sequence[int]) -> list[Held]:
             WITH held AS (
                 UPDATE kanikojobs_kanikojob SET leased_until = clock_timestamp() + make_interval(secs => %(lease)s)
                 WHERE id = ANY (%(ids)s) AND claim = %(token)s AND state = 'creating'
-                RETURNING id, event_id, number, name, namespace, retries_used
+                RETURNING id, event_id, number, name, namespace, retries_used, overrides
             ), before AS (
                 SELECT held.id AS kaniko_job_id, attempt.id, attempt.number, attempt.outcome
                 FROM held CROSS JOIN LATERAL (
@@ -116,7 +116,7 @@ def begin(*, token: UUID, kaniko_jobs: Sequence[int]) -> list[Held]:
             SELECT held.id, attempt.id, attempt.number, held.retries_used, held.name, held.namespace, held.number,
                    event.source, event.event_id, event.third_party_id, event.parser_id, event.correlation_id,
                    event.job_name, event.priority, event.build_type, event.runtime, event.source_url,
-                   event.build_timeout, event.data -> 'parameters' -> 'environment', event.traceparent
+                   event.build_timeout, event.data -> 'parameters' -> 'environment', event.traceparent, held.overrides
             FROM held JOIN attempt ON attempt.kaniko_job_id = held.id
             JOIN kanikojobs_jobstartevent event ON event.id = held.event_id
             """,
@@ -143,7 +143,7 @@ def _held(
     *event: Any,
 ) -> Held:
     (source, event_id, third_party_id, parser_id, correlation_id, job_name, priority) = event[:7]
-    (build_type, runtime, source_url, build_timeout, environment, traceparent) = event[7:]
+    (build_type, runtime, source_url, build_timeout, environment, traceparent, overrides) = event[7:]
     return Held(
         id=id,
         attempt=attempt,
@@ -167,7 +167,7 @@ def _held(
             build_timeout=build_timeout,
             environment=json.loads(environment) if isinstance(environment, str) else environment or {},
             traceparent=traceparent,
-        ),
+        ).edited(json.loads(overrides) if isinstance(overrides, str) else overrides),
     )
 
 

@@ -258,7 +258,7 @@ _KANIKO_WORDS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ),
     ("PushFailed", re.compile(r"checking push permission|failed to push to destination|error pushing image")),
     (
-        "SourceUnreachable",
+        "SourceUnavailable",
         re.compile(rf"(?:resolving source context|getting source context|resolving context).*?(?:{_NETWORK})"),
     ),
     ("SourceNotFound", re.compile(r"resolving source context|getting source context|resolving context")),
@@ -272,7 +272,7 @@ _KANIKO_WORDS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("BuildStepFailed", re.compile(r"failed to execute command|failed to get files used from context|copy failed")),
     ("BaseImageNotFound", re.compile(r"MANIFEST_UNKNOWN|NAME_UNKNOWN|manifest unknown|NOT_FOUND|\b404 Not Found")),
     ("RegistryAuthFailed", re.compile(_AUTH)),
-    ("RegistryUnreachable", re.compile(_NETWORK)),
+    ("RegistryUnavailable", re.compile(_NETWORK)),
     ("BuildStepFailed", re.compile(r"error building (?:image: error building )?stage|exit status \d+")),
 )
 _SOURCE_WORDS: tuple[tuple[str, re.Pattern[str]], ...] = (
@@ -286,7 +286,7 @@ _SOURCE_WORDS: tuple[tuple[str, re.Pattern[str]], ...] = (
         ),
     ),
     ("DockerfileInvalid", re.compile(r"no Dockerfile in the source|is not a file")),
-    ("SourceUnreachable", re.compile(rf"{_NETWORK}|returned error: 5\d\d|unable to access|cannot be (?:read|fetched)")),
+    ("SourceUnavailable", re.compile(rf"{_NETWORK}|returned error: 5\d\d|unable to access|cannot be (?:read|fetched)")),
 )
 
 

@@ -17,7 +17,7 @@ from queue import Empty
 import structlog
 from django.db import InterfaceError, OperationalError, connection, transaction
 
-from kanikojobs import applying, diagnosis, evidence, kube_watch, sweeping, tallies
+from kanikojobs import applying, dead_letters, diagnosis, evidence, kube_watch, retry, sweeping, tallies
 from kanikojobs.errors import CreationError
 from kanikojobs.evidence import Captured, Wanted
 from kanikojobs.feeds import Act, Feed, Inbox
@@ -285,7 +285,7 @@ class Term:
                 return
             found = diagnosis.vanished(())
             if row.cancel_requested_at is not None:
-                move = Move(id=row.id, to=State.CANCELLED, reason="CancelledByOperator", message="The Job is gone.")
+                move = Move(id=row.id, to=State.CANCELLED, reason=retry.CANCELLED, message=row.message)
             else:
                 move = Move(id=row.id, to=State.FAILED, reason=found.reason, message=found.message)
             moved = KanikoJob.objects.move([move])
@@ -295,6 +295,7 @@ class Term:
             counts = Counter({f"finished/{move.to}/{move.reason}": 1})
             if move.to == State.FAILED:
                 counts += sweeping.report_vanished([(row.id, row.name, row.job_uid)])
+                dead_letters.record_failed_builds({row.id: move.message})
             applying.free_places()
             tallies.add(tallies.counts(counts))
         log.warning("job-vanished", kaniko_job=row.name, state=move.to)
@@ -381,12 +382,11 @@ class Term:
                 self._leadership.check()
                 evidence.record(wish.id, captured, final=False)
                 if not there:
-                    message = "Cancelled by an operator; there was no Job any more."
-                    move = Move(id=wish.id, to=State.CANCELLED, reason="CancelledByOperator", message=message)
+                    move = Move(id=wish.id, to=State.CANCELLED, reason=retry.CANCELLED, message=wish.message)
                     if KanikoJob.objects.move([move]):
                         self._moved[State.CANCELLED] += 1
                         applying.free_places()
-                        tallies.add(tallies.counts({"finished/cancelled/CancelledByOperator": 1}))
+                        tallies.add(tallies.counts({f"finished/cancelled/{retry.CANCELLED}": 1}))
 
         return done
 

@@ -37,8 +37,15 @@ def created_jobs(count: int, **fields: Any) -> list[KanikoJob]:
 
 def create_all() -> None:
     """What a cluster does: claims and creates, until nothing is due."""
-    while held := (claim := claims.claim(most=40, lease=timedelta(minutes=1))).kaniko_jobs:
-        creation.create(token=claim.token, kaniko_jobs=held)
+    while create_some():
+        pass
+
+
+def create_some() -> int:
+    """One claim and its task; return how many were claimed."""
+    claim = claims.claim(most=40, lease=timedelta(minutes=1))
+    creation.create(token=claim.token, kaniko_jobs=claim.kaniko_jobs)
+    return len(claim.kaniko_jobs)
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """What an event asks to be built, as one value; what the operator decides about it is in `build_options`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from kanikojobs.naming import kubernetes_name, short_hash
 
@@ -35,6 +36,10 @@ class Build:
     @property
     def kubernetes_name(self) -> str:
         return kubernetes_name(source=self.source, event_id=self.event_id, number=self.number, job_name=self.job_name)
+
+    def edited(self, overrides: Mapping[str, Any] | None) -> "Build":
+        """This build with what a retry has changed of it: values by the names of the fields."""
+        return replace(self, **overrides) if overrides else self
 
     def placeholders(self) -> dict[str, str]:
         """What the templates of image names may use; see `kanikojobs.manifest.destination.PLACEHOLDERS`."""

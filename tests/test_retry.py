@@ -1,0 +1,224 @@
+"""Retry and cancel: who may, what comes of it, and that clicking twice does no harm."""
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import Any
+
+import pytest
+from django.db import connections
+
+from deploy.local.simulator import Simulator
+from kanikojobs import audit, retry
+from kanikojobs.audit import Author
+from kanikojobs.models import KanikoJob, OperatorAction
+from kanikojobs.retry import OverridesInvalid
+from kanikojobs.states import FINISHED
+from tests.factories import a_kaniko_job, an_event
+from tests.watched_jobs import create_some, created_jobs, queued_job, wait_until, watching
+
+ALICE = Author(name="alice", via=OperatorAction.Via.COMMAND)
+
+
+def a_finished_job(state: str = "failed", **fields: Any) -> KanikoJob:
+    return a_kaniko_job(event=an_event(source_url="https://github.com/notifi/parsers/p"), state=state, **fields)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("state", [state.value for state in FINISHED])
+def test_a_retry_is_the_next_number_of_the_same_event(state: str) -> None:
+    job = a_finished_job(state)
+
+    act = retry.retry(job.pk, author=ALICE, reason="the registry is back")
+
+    following = act.kaniko_job
+    assert act.done
+    assert (following.event, following.number, following.state) == (job.event, 2, "queued")
+    assert following.name != job.name
+    action = OperatorAction.objects.get()
+    assert (action.by, action.reason, action.outcome) == ("alice", "the registry is back", "done")
+    assert (action.target_type, action.target_id) == ("kanikojob", str(job.pk))
+    assert action.detail["kaniko_job"] == following.pk
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("state", ["queued", "creating", "created", "running"])
+def test_a_retry_is_refused_while_one_is_unfinished_and_the_refusal_is_kept(state: str) -> None:
+    job = a_finished_job()
+    a_kaniko_job(event=job.event, number=2, state=state)
+
+    act = retry.retry(job.pk, author=ALICE, reason="again")
+
+    assert not act.done
+    assert act.message == f"Refused: number 2 of this event is unfinished ({state})."
+    assert job.event.kaniko_jobs.count() == 2
+    assert OperatorAction.objects.get().outcome == "refused"
+
+
+@pytest.mark.django_db
+def test_edited_parameters_are_kept_and_stay_edited_in_the_next_retry() -> None:
+    job = a_finished_job()
+    edited = retry.retry(job.pk, author=ALICE, reason="more", overrides={"memory": "8Gi", "priority": 1}).kaniko_job
+    KanikoJob.objects.filter(pk=edited.pk).update(state="failed", finished_at=edited.queued_at)
+
+    again = retry.retry(edited.pk, author=ALICE, reason="longer", overrides={"build_timeout": 3600}).kaniko_job
+
+    assert (edited.overrides, edited.priority) == ({"memory": "8Gi", "priority": 1}, 1)
+    assert again.overrides == {"memory": "8Gi", "priority": 1, "build_timeout": 3600}
+
+
+BAD_OVERRIDES: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown": ({"backoffLimit": 3}, "backoffLimit: not known; write one of memory, "),
+    "of another type": ({"memory": 8}, "memory: must be a text"),
+    "a flag for a number": ({"build_timeout": True}, "build_timeout: must be a whole number"),
+    "no quantity": ({"memory": "lots"}, "memory: not a quantity such as 500m, 2 or 4Gi"),
+    "no priority": ({"priority": 11}, "priority: must be from 1"),
+    "too long": ({"build_timeout": 10**6}, "build_timeout: must be from 1 to "),
+    "a flag in the Dockerfile's path": ({"dockerfile": "../x"}, "dockerfile: must be a path inside the source"),
+    "a source that is not allowed": ({"source_url": "https://internal.example/x/y"}, "internal.example"),
+    "an environment of numbers": ({"environment": {"A": 1}}, "environment: names and values must be texts"),
+}
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("name", BAD_OVERRIDES)
+def test_edited_parameters_that_cannot_be_used_are_refused_with_the_reason(name: str) -> None:
+    overrides, problem = BAD_OVERRIDES[name]
+    job = a_finished_job()
+
+    with pytest.raises(OverridesInvalid) as refusal:
+        retry.retry(job.pk, author=ALICE, reason="try this", overrides=overrides)
+
+    assert problem in str(refusal.value)
+    assert job.event.kaniko_jobs.count() == 1
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("act", [retry.retry, retry.cancel])
+@pytest.mark.parametrize("reason", ["", "   ", "x" * 501])
+def test_whoever_acts_says_why(act: Any, reason: str) -> None:
+    job = a_finished_job()
+
+    with pytest.raises(audit.ReasonMissing):
+        act(job.pk, author=ALICE, reason=reason)
+
+    assert OperatorAction.objects.count() == 0
+
+
+@pytest.mark.django_db
+def test_a_queued_job_is_cancelled_at_once() -> None:
+    job = queued_job()
+
+    act = retry.cancel(job.pk, author=ALICE, reason="not wanted")
+
+    job.refresh_from_db()
+    assert act.done
+    assert (job.state, job.reason) == ("cancelled", "CancelledByOperator")
+    assert job.message == "Cancelled by alice: not wanted"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("state", [state.value for state in FINISHED])
+def test_what_is_finished_cannot_be_cancelled(state: str) -> None:
+    job = a_finished_job(state)
+
+    act = retry.cancel(job.pk, author=ALICE, reason="too late")
+
+    assert (act.done, act.message) == (False, f"Refused: it is {state}.")
+    assert OperatorAction.objects.get().outcome == "refused"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_running_job_is_cancelled_when_its_pods_are_gone_and_its_log_is_kept(simulator: Simulator) -> None:
+    simulator.outcomes(default="hang")
+    (job,) = created_jobs(1)
+    with watching():
+        wait_until(lambda: KanikoJob.objects.filter(state="running").exists())
+        first = retry.cancel(job.pk, author=ALICE, reason="wrong branch")
+        second = retry.cancel(job.pk, author=Author(name="bob", via=OperatorAction.Via.API), reason="me too")
+        wait_until(lambda: KanikoJob.objects.filter(state="cancelled").exists())
+
+    job.refresh_from_db()
+    assert (first.done, second.done) == (True, False)
+    assert (job.reason, job.message) == ("CancelledByOperator", "Cancelled by alice: wrong branch")
+    assert simulator.stats()["objects"] == {"jobs": 0, "pods": 0}
+    assert "Retrieving image manifest" in job.logs.get(container="kaniko").text
+    assert OperatorAction.objects.count() == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_job_whose_create_was_never_answered_is_removed_before_its_row_is_cancelled(simulator: Simulator) -> None:
+    simulator.outcomes(default="hang")
+    simulator.faults([{"do": "drop-after", "verb": "create", "count": 1}])
+    job = queued_job()
+    create_some()
+    job.refresh_from_db()
+    assert (job.state, job.may_exist) == ("queued", True)
+
+    act = retry.cancel(job.pk, author=ALICE, reason="changed my mind")
+    with watching():
+        wait_until(lambda: KanikoJob.objects.filter(state="cancelled").exists())
+
+    assert act.message == "Asked for: it is cancelled when its Job and pods are gone."
+    assert simulator.stats()["objects"]["jobs"] == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_job_that_came_to_be_after_its_row_was_cancelled_is_removed(simulator: Simulator) -> None:
+    simulator.outcomes(default="hang")
+    (job,) = created_jobs(1)
+    KanikoJob.objects.filter(pk=job.pk).update(state="cancelled", finished_at=job.queued_at)
+
+    with watching():
+        wait_until(lambda: simulator.stats()["objects"]["jobs"] == 0)
+        wait_until(lambda: job.drift.exists())
+
+    assert job.drift.get().kind == "CancelledRuns"
+
+
+def at_once(*acts: Any) -> list[retry.Act]:
+    """Each in a thread with a connection of its own, started together."""
+    barrier = Barrier(len(acts))
+
+    def run(act: Any) -> retry.Act:
+        try:
+            barrier.wait()
+            return act()
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(len(acts)) as people:
+        return list(people.map(run, acts))
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("state", ["failed", "queued"])
+def test_a_retry_and_a_cancel_at_once_leave_one_outcome_and_two_records(state: str) -> None:
+    job = a_finished_job() if state == "failed" else queued_job()
+
+    acts = at_once(
+        lambda: retry.retry(job.pk, author=ALICE, reason="again"),
+        lambda: retry.cancel(job.pk, author=Author(name="bob", via=OperatorAction.Via.API), reason="stop"),
+    )
+
+    job.refresh_from_db()
+    numbers = job.event.kaniko_jobs.count()
+    assert OperatorAction.objects.count() == 2
+    if state == "failed":
+        assert [act.done for act in acts] == [True, False]
+        assert (numbers, job.state) == (2, "failed")
+    else:
+        # Whoever was first: the cancel went through, and a retry before it was refused.
+        assert acts[1].done
+        assert job.state == "cancelled"
+        assert numbers == (2 if acts[0].done else 1)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_retry_clicked_by_five_at_once_makes_one_job_and_five_records() -> None:
+    job = a_finished_job()
+
+    acts = at_once(*[lambda: retry.retry(job.pk, author=ALICE, reason="again")] * 5)
+
+    assert sorted(act.done for act in acts) == [False] * 4 + [True]
+    assert job.event.kaniko_jobs.count() == 2
+    assert OperatorAction.objects.count() == 5
