@@ -13,8 +13,8 @@ from django.db import connection
 
 
 @contextmanager
-def binding_cursor() -> Iterator[psycopg.Cursor[Any]]:
-    """A cursor of psycopg's own on Django's connection, in its transaction and with its errors."""
+def binding_cursor() -> Iterator[Any]:
+    """A `psycopg.Cursor` on Django's connection, in its transaction and with its errors."""
     connection.ensure_connection()
     with psycopg.Cursor(connection.connection) as cursor, connection.wrap_database_errors:
         yield cursor

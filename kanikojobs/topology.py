@@ -91,6 +91,8 @@ def difference(reply: str) -> Difference | None:
     if not found:
         return None
     argument = found["argument"]
+    if argument == "x-queue-type" and "none" in found["current"]:
+        return Difference(argument=argument, wanted=str(_value(found["wanted"], of=argument)), current="classic")
     wanted, current = (_value(found[side], of=argument) for side in ("wanted", "current"))
     return Difference(argument=argument, wanted="nothing" if wanted is None else str(wanted), current=current)
 

@@ -174,7 +174,7 @@ def insert(database: psycopg.Connection, body: bytes) -> None:
     with database.cursor() as cursor:
         values = ", ".join(["%s"] * len(row))
         cursor.execute(
-            f"INSERT INTO kanikojobs_jobstartevent ({COLUMNS}) VALUES ({values}) RETURNING id",  # type: ignore[arg-type]  # noqa: S608
+            f"INSERT INTO kanikojobs_jobstartevent ({COLUMNS}) VALUES ({values}) RETURNING id",  # noqa: S608
             row,
             prepare=True,
         )

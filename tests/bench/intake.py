@@ -122,7 +122,7 @@ def assert_stored(bench: Bench, *, events: int) -> None:
     """Whoever is fast by storing less is found out."""
     with psycopg.connect(bench.stack.postgres.url) as connection:
         for table in ("kanikojobs_jobstartevent", "kanikojobs_kanikojob"):
-            row = connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # type: ignore[arg-type]  # noqa: S608
+            row = connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608
             if row != (events,):
                 raise RuntimeError(f"{table} has {row} rows, not {events}")
 
