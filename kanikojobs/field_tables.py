@@ -23,7 +23,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def decode_table(encoded: bytes, offset: int, *, depth: int = 0) -> tuple[Table, int]:
-    """The table at `offset`, and the offset behind it. Raises `struct.error` if it is cut off.
+    """The table at `offset`, and the offset behind it. Raises `struct.error` or `IndexError` if it is cut off.
 
     A value of an unknown type hides where the next one starts: what is left of the table is then one value, in bytes.
     """
