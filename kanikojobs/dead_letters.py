@@ -266,7 +266,7 @@ def record(letters: Sequence[Letter]) -> None:
                 ],
             )
             # PostgreSQL sets xmax when the conflict branch locks the row: 0 is a new one.
-            opened = cursor.fetchone()[0]
+            (opened,) = cursor.fetchone() or (False,)
             deaths.append(
                 Death(
                     fingerprint=fingerprint,

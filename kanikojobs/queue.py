@@ -23,12 +23,15 @@ from django_q.signing import SignedPackage
 from kanikojobs import claims, outages, stopping
 from kanikojobs.heartbeats import Pulse
 from kanikojobs.models import Heartbeat
+from kanikojobs.replay import running
 
 log = structlog.get_logger(__name__)
 
 # How long a queue sleeps at most when nothing wakes it, in seconds: the net under lost notifications, and how often
 # it looks for expired leases.
 SLOW_POLL = 1.0
+# How often it looks for due steps of replays when nothing wakes it, in seconds.
+REPLAYS_POLL = 0.1
 # How often it looks into Django-Q2's own table for plain tasks, in seconds.
 PLAIN_TASKS_POLL = 1.0
 Package = tuple[Any, str]
@@ -48,6 +51,7 @@ class KanikoJobBroker(ORM):
     def _start(self) -> None:
         self._listening_on: object = None
         self._plain_tasks_seen_at = 0.0
+        self._replays_seen_at = 0.0
         self._claimed: deque[Portion] = deque()
         # A claim of which we never heard whether it was committed.
         self._unheard_of: UUID | None = None
@@ -81,6 +85,9 @@ class KanikoJobBroker(ORM):
             self._pulse.beat({"workers": settings.KANIKOJOBS_WORKER_COUNT})
             # LISTEN before the look: what is committed after the look still wakes the sleep.
             self._listen()
+            # First, because they are few: behind a long backlog a replay would not begin.
+            if packages := self._replay_steps():
+                return packages
             if self._claimed or self._claim():
                 return [_package(self._claimed.popleft())]
             if packages := self._plain_tasks():
@@ -124,6 +131,15 @@ class KanikoJobBroker(ORM):
         claims.notify()
         self._pulse.rest()
 
+    def _replay_steps(self) -> list[Package]:
+        if time.monotonic() - self._replays_seen_at < REPLAYS_POLL:
+            return []
+        self._replays_seen_at = time.monotonic()
+        return [
+            _task("kanikojobs.tasks.replay_step", step.run_id, step.token.isoformat(), name=f"replay {step.run_id}")
+            for step in running.claim_due()
+        ]
+
     def _plain_tasks(self) -> list[Package]:
         if time.monotonic() - self._plain_tasks_seen_at < PLAIN_TASKS_POLL:
             return []
@@ -143,11 +159,13 @@ class KanikoJobBroker(ORM):
         until_due = outages.seconds_until_probe()
         if until_due is None:
             until_due = claims.seconds_until_due()
-        seconds = SLOW_POLL if until_due is None else min(SLOW_POLL, max(0.001, until_due))
+        waits = [until for until in (until_due, running.seconds_until_due()) if until is not None]
+        seconds = max(0.001, min([SLOW_POLL, *waits]))
         with connection.wrap_database_errors:
             for _ in connection.connection.notifies(timeout=seconds, stop_after=1):
                 # A plain task may be what woke us.
                 self._plain_tasks_seen_at = 0.0
+        self._replays_seen_at = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,12 +178,23 @@ class Portion:
 
 
 def _package(portion: Portion) -> Package:
-    """A signed Django-Q2 task (as `django_q.tasks.async_task` makes them) that names its rows and their claim."""
+    """The task that creates the Jobs of a portion: its rows and their claim."""
+    return _task(
+        "kanikojobs.tasks.create_jobs",
+        str(portion.token),
+        list(portion.kaniko_jobs),
+        portion.on_trial,
+        name=f"create {len(portion.kaniko_jobs)} from {portion.kaniko_jobs[0]}",
+    )
+
+
+def _task(function: str, *arguments: Any, name: str) -> Package:
+    """A signed Django-Q2 task, as `django_q.tasks.async_task` makes them."""
     task = {
         "id": uuid4().hex,
-        "name": f"create {len(portion.kaniko_jobs)} from {portion.kaniko_jobs[0]}",
-        "func": "kanikojobs.tasks.create_jobs",
-        "args": (str(portion.token), list(portion.kaniko_jobs), portion.on_trial),
+        "name": name,
+        "func": function,
+        "args": arguments,
         "kwargs": {},
         "started": timezone.now(),
         # Our rows are the truth; Django-Q2 keeps no second record of the tasks that succeed.

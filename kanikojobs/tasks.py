@@ -1,11 +1,20 @@
 """What Django-Q2's workers call: primary keys in, one domain call."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from uuid import UUID
 
 from kanikojobs import creation
+from kanikojobs.replay import running
+from kanikojobs.replay.running import DueStep
 
 
 def create_jobs(token: str, kaniko_jobs: Sequence[int], on_trial: bool = False) -> str:
     """Create the Jobs of claimed Kaniko Jobs; the text is what Django-Q2 shows as the task's result."""
     return str(creation.create(token=UUID(token), kaniko_jobs=kaniko_jobs, on_trial=on_trial))
+
+
+def replay_step(run_id: int, token: str) -> str:
+    """Take a claimed step of a replay, and those that are due right after it for a second or two."""
+    run = running.advance(DueStep(run_id, datetime.fromisoformat(token)), seconds=2)
+    return f"replay {run_id}: {run.state if run else 'left to others'}"

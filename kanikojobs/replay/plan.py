@@ -1,0 +1,137 @@
+"""What a replay would do, before anybody does it. A pure read, by the same forecast that the run acts on."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import islice
+
+from django.db import connection
+
+from kanikojobs import fingerprints
+from kanikojobs.models import DeadLetter, ReplayItem
+from kanikojobs.replay import forecast
+from kanikojobs.replay.forecast import Ahead, Outcome, Verdict
+from kanikojobs.replay.selection import Selection
+
+BATCH = 500
+# What a run without a rate does on two cores; only for the estimate.
+UNPACED_RATE = 400.0
+MOST_PROBLEMS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why some letters would fail again: the words, how many, and one of them to look at."""
+
+    outcome: ReplayItem.Outcome
+    message: str
+    count: int
+    example: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayPlan:
+    """How many dead letters would come to what, of those that died before the cut-off.
+
+    `counted` is smaller than `total` only where a bound was given; then the numbers are those of the first so many.
+    """
+
+    selection: Selection
+    cut_off: datetime
+    total: int
+    counted: int
+    outcomes: Mapping[ReplayItem.Outcome, int]
+    problems: tuple[Problem, ...] = ()
+    elsewhere: int = 0
+    third_parties: int = 0
+    parsers: int = 0
+
+    def __getitem__(self, outcome: ReplayItem.Outcome) -> int:
+        return self.outcomes.get(outcome, 0)
+
+    @property
+    def is_whole(self) -> bool:
+        return self.counted == self.total
+
+    @property
+    def failing(self) -> int:
+        """How many would fail again at once."""
+        return self[Outcome.INVALID] + self[Outcome.CONFLICT] + self[Outcome.NOT_OURS]
+
+    def seconds(self, *, rate: float | None) -> float:
+        """How long handing over takes at this rate per second. The builds come after."""
+        return self.total / (rate or UNPACED_RATE)
+
+
+def now() -> datetime:
+    """The database's time: cut-offs are compared with times that it wrote."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        moment: datetime = cursor.fetchone()[0]
+        return moment
+
+
+def plan(*, selection: Selection, cut_off: datetime | None = None, most: int | None = None) -> ReplayPlan:
+    """Foresee the replay of a selection; with `most`, of its first so many dead letters."""
+    cut_off = cut_off or now()
+    letters = selection.replayable(cut_off=cut_off)
+    counted = 0
+    outcomes: Counter[ReplayItem.Outcome] = Counter()
+    tally = _Problems()
+    parsers: set[tuple[str, str]] = set()
+    for verdict in foreseen(selection=selection, cut_off=cut_off, most=most):
+        counted += 1
+        outcomes[verdict.outcome] += 1
+        tally.add(verdict)
+        if verdict.outcome == Outcome.QUEUED:
+            parsers.add(verdict.parser)
+    total = counted if most is None or counted < most else letters.count()
+    waiting = ReplayItem.objects.filter(outcome=Outcome.PENDING)
+    elsewhere = (
+        selection.letters()
+        .filter(state=DeadLetter.State.OPEN, first_died_at__lte=cut_off, pk__in=waiting.values("letter"))
+        .count()
+        if waiting.exists()
+        else 0
+    )
+    return ReplayPlan(
+        selection=selection,
+        cut_off=cut_off,
+        total=total,
+        counted=counted,
+        outcomes=outcomes,
+        problems=tally.most_common(),
+        elsewhere=elsewhere,
+        third_parties=len({third_party for third_party, _ in parsers}),
+        parsers=len(parsers),
+    )
+
+
+def foreseen(*, selection: Selection, cut_off: datetime, most: int | None = None) -> Iterator[Verdict]:
+    """The verdict on each letter, in order, read in batches."""
+    ahead = Ahead()
+    ids = selection.replayable(cut_off=cut_off).values_list("id", flat=True)[:most]
+    rest = ids.iterator(chunk_size=BATCH)
+    while batch := list(islice(rest, BATCH)):
+        yield from forecast.foresee(forecast.candidates(batch), ahead=ahead)
+
+
+@dataclass(slots=True)
+class _Problems:
+    """What would fail again, by outcome and normalised message, with the first of each as it says it itself."""
+
+    counts: Counter[tuple[ReplayItem.Outcome, str]] = field(default_factory=Counter)
+    first: dict[tuple[ReplayItem.Outcome, str], Verdict] = field(default_factory=dict)
+
+    def add(self, verdict: Verdict) -> None:
+        if verdict.faults:
+            key = (verdict.outcome, fingerprints.normalise_faults(verdict.faults))
+            self.counts[key] += 1
+            self.first.setdefault(key, verdict)
+
+    def most_common(self) -> tuple[Problem, ...]:
+        return tuple(
+            Problem(key[0], self.first[key].detail, count, self.first[key].candidate.letter_id)
+            for key, count in self.counts.most_common(MOST_PROBLEMS)
+        )
