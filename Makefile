@@ -6,7 +6,7 @@ PY := .venv/bin/python
 SOURCES := kanikojobs project deploy tests manage.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster bench lint format clean
+.PHONY: help demo test test-cluster bench image lint format clean
 
 help:  ## What there is
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -23,6 +23,10 @@ test-cluster: .venv/ready  ## The tests that talk to Kubernetes, against the cur
 
 bench: .venv/ready  ## What it can do on this machine. CASE=name: one of the measurements
 	@exec $(PY) -m tests.bench $(CASE)
+
+image:  ## The container image, with docker or podman. IMAGE=name:tag
+	@builder=$$(command -v docker || command -v podman) || { echo "make image needs docker or podman." >&2; exit 2; }; \
+	exec $$builder build -f deploy/Dockerfile -t "$(or $(IMAGE),kanikojobs:laptop)" .
 
 lint: .venv/ready  ## ruff (rules and format) and mypy
 	$(PY) -m ruff check $(SOURCES)

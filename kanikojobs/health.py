@@ -1,11 +1,13 @@
 """`/health`, `/ready` and `/metrics`: what an orchestrator and Prometheus ask, without a log-in."""
 
+from functools import cache
 from http import HTTPStatus
 from secrets import compare_digest
 
 from django.conf import settings
 from django.contrib.auth.decorators import login_not_required
 from django.db import Error, ProgrammingError, connection
+from django.db.migrations.loader import MigrationLoader
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.http import require_safe
 from prometheus_client import REGISTRY
@@ -22,16 +24,29 @@ def health(request: HttpRequest) -> HttpResponse:
 @login_not_required
 @require_safe
 def ready(request: HttpRequest) -> HttpResponse:
-    """Ready: Postgres answers and its tables are there, so events can be taken."""
+    """Ready: Postgres answers and has every table that this version writes, so events can be taken.
+
+    A database that is further than this version is fine: old and new run side by side while one replaces the other.
+    """
     try:
         with connection.cursor() as cursor:
-            cursor.execute("SELECT 1 FROM kanikojobs_jobstartevent LIMIT 1")
+            cursor.execute("SELECT name FROM django_migrations WHERE app = 'kanikojobs'")
+            applied = {row[0] for row in cursor.fetchall()}
     except ProgrammingError:
         return not_ready("The tables are missing. Run manage.py migrate.")
     except Error:
         connection.close()
         return not_ready("The database is away.")
+    if missing := sorted(migrations() - applied):
+        return not_ready(f"Migration {missing[0]} is not applied. Run manage.py migrate.")
     return JsonResponse({"status": "ready"})
+
+
+@cache
+def migrations() -> frozenset[str]:
+    """The migrations that this version comes with."""
+    loader = MigrationLoader(None, ignore_no_migrations=True)
+    return frozenset(name for app, name in loader.disk_migrations if app == "kanikojobs")
 
 
 def not_ready(detail: str) -> HttpResponse:

@@ -10,8 +10,10 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.db import connection
 
 from kanikojobs.models import Heartbeat
@@ -34,9 +36,15 @@ class Pulse:
     beaten_at: float = 0.0
 
     def beat(self, details: Mapping[str, Any] | None = None) -> bool:
-        """Write a sign of life if it is time; return whether it was. Raises what the database raises."""
+        """Give a sign of life if it is time; return whether it was. Raises what the database raises.
+
+        The file that KANIKOJOBS_LIVENESS_FILE names is touched too, for a probe that judges its age.
+        """
         if time.monotonic() - self.beaten_at < EVERY:
             return False
+        if settings.KANIKOJOBS_LIVENESS_FILE:
+            # Before the database is asked: while that is away this process is alive all the same.
+            Path(settings.KANIKOJOBS_LIVENESS_FILE).touch()
         with connection.cursor() as cursor:
             cursor.execute(
                 """

@@ -4,6 +4,7 @@ Faults of single values are collected and raised together at the end of this fil
 put together (such as a retry that is shorter than a timeout) is told by `manage.py check`, see `kanikojobs.checks`.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -11,10 +12,14 @@ import dj_database_url
 from csp.constants import NONE, SELF
 
 from kanikojobs.logs import logging_settings
+from project.document_settings import with_document_settings
 from project.environment import Environment
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-env = Environment()
+# A file in the document's own form may stand behind the environment (KANIKOJOBS_SETTINGS_FILE).
+_variables, _faults = with_document_settings(os.environ)
+env = Environment(_variables)
+env.faults.extend(_faults)
 
 # --- Django -----------------------------------------------------------------------------------------------------
 
@@ -281,6 +286,7 @@ SPECTACULAR_SETTINGS = {
         "DeadLetterState": "kanikojobs.models.DeadLetter.State",
     },
 }
+KANIKOJOBS_LIVENESS_FILE = env.text("KANIKOJOBS_LIVENESS_FILE")
 KANIKOJOBS_METRICS_TOKEN = env.text("KANIKOJOBS_METRICS_TOKEN")
 
 env.check()

@@ -25,12 +25,31 @@ def test_ready_when_the_database_has_its_tables(client: Client) -> None:
 @pytest.mark.django_db
 def test_not_ready_without_tables_and_says_what_to_do(client: Client) -> None:
     with connection.cursor() as cursor:
-        cursor.execute("ALTER TABLE kanikojobs_jobstartevent RENAME TO elsewhere")
+        cursor.execute("ALTER TABLE django_migrations RENAME TO elsewhere")
 
     response = client.get("/ready")
 
     assert response.status_code == 503
     assert response.json() == {"status": "not ready", "detail": "The tables are missing. Run manage.py migrate."}
+
+
+@pytest.mark.django_db
+def test_not_ready_on_the_tables_of_an_older_version(client: Client) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM django_migrations WHERE app = 'kanikojobs' AND name LIKE '0002%'")
+
+    response = client.get("/ready")
+
+    assert response.status_code == 503
+    assert response.json()["detail"] == "Migration 0002_operator_action is not applied. Run manage.py migrate."
+
+
+@pytest.mark.django_db
+def test_ready_on_the_tables_of_a_newer_version(client: Client) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("INSERT INTO django_migrations (app, name, applied) VALUES ('kanikojobs', '9999_next', now())")
+
+    assert client.get("/ready").status_code == 200
 
 
 @pytest.mark.django_db(transaction=True)

@@ -1,12 +1,16 @@
 """Signs of life: written from the loop, no oftener than needed, and gone with the process that ends in order."""
 
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
+from django.db import Error
 from django.db.models import F
 
 from kanikojobs import heartbeats
 from kanikojobs.models import Heartbeat
+from tests.database_away import database_away
 
 pytestmark = pytest.mark.django_db
 
@@ -20,6 +24,16 @@ def test_a_process_that_beats_is_alive_with_what_it_says_of_itself() -> None:
 
     assert beat.details == {"depth": 7}
     assert heartbeats.alive(WORKERS) == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_file_for_the_probe_is_touched_even_while_the_database_is_away(settings: Any, tmp_path: Path) -> None:
+    settings.KANIKOJOBS_LIVENESS_FILE = str(tmp_path / "alive")
+
+    with database_away(), pytest.raises(Error):
+        heartbeats.Pulse(CONSUMER).beat()
+
+    assert (tmp_path / "alive").exists()
 
 
 def test_it_writes_no_oftener_than_needed() -> None:
