@@ -15,7 +15,7 @@ from django.test import Client
 from django.urls import reverse
 
 from kanikojobs.admin.rows import CappedPaginator, ReadOnlyAdmin
-from kanikojobs.models import DeadLetter, JobAttempt, JobStartEvent, KanikoJob
+from kanikojobs.models import DeadLetter, JobAttempt, JobStartEvent, KanikoJob, OperatorAction
 from tests.factories import a_dead_letter, a_kaniko_job, an_attempt, an_event
 
 pytestmark = pytest.mark.django_db
@@ -72,6 +72,15 @@ ROWS: dict[str, Callable[[], Model]] = {
     "kanikojob": a_hostile_kaniko_job,
     "jobattempt": lambda: JobAttempt.objects.get(kaniko_job=a_hostile_kaniko_job()),
     "deadletter": a_hostile_dead_letter,
+    "operatoraction": lambda: OperatorAction.objects.create(
+        kind="discard",
+        via="api",
+        by=HOSTILE,
+        reason=HOSTILE,
+        target_type="deadletter",
+        target_id=HOSTILE[:64],
+        detail={HOSTILE: HOSTILE},
+    ),
 }
 MODELS = list(ROWS)
 
