@@ -33,7 +33,7 @@ def post(
     data = body.body if isinstance(body, Message) else body
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     response: Any = client.post(path, data, content_type=content_type, headers=named)
-    return response  # type: ignore[no-any-return]
+    return response
 
 
 def content(response: HttpResponse) -> Any:
