@@ -102,3 +102,20 @@ def _mark(what: str) -> Callable[[re.Match[str]], str]:
         return (match.groupdict().get("keep") or "") + mark
 
     return replace
+
+
+class LineRedactor:
+    """Redacts a text that comes line by line: a private key is struck out although it has many."""
+
+    def __init__(self) -> None:
+        self._in_key = False
+
+    def redact(self, line: str) -> str:
+        """The line, without its end, as it may be shown."""
+        if self._in_key:
+            if "-----END" in line:
+                self._in_key = False
+            return ""
+        if "-----BEGIN" in line and "PRIVATE KEY" in line and "-----END" not in line:
+            self._in_key = True
+        return redact(line)

@@ -5,10 +5,15 @@ from threading import Barrier
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import Permission, User
+from django.core.management import CommandError, call_command
 from django.db import connections
+from django.test import Client
+from django.test.client import MULTIPART_CONTENT
+from rest_framework.test import APIClient
 
 from deploy.local.simulator import Simulator
-from kanikojobs import audit, retry
+from kanikojobs import audit, kube, kube_watch, retry
 from kanikojobs.audit import Author
 from kanikojobs.models import KanikoJob, OperatorAction
 from kanikojobs.retry import OverridesInvalid
@@ -222,3 +227,181 @@ def test_retry_clicked_by_five_at_once_makes_one_job_and_five_records() -> None:
     assert sorted(act.done for act in acts) == [False] * 4 + [True]
     assert job.event.kaniko_jobs.count() == 2
     assert OperatorAction.objects.count() == 5
+
+
+def a_user(*permissions: str) -> User:
+    user = User.objects.create_user("carol", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=["view_kanikojob", *permissions]))
+    return user
+
+
+WAYS = {
+    "REST retry": ("/async-jobs/jobs/{}/retry", "retry_kanikojob"),
+    "REST cancel": ("/async-jobs/jobs/{}/cancel", "cancel_kanikojob"),
+    "admin retry": ("/admin/kanikojobs/kanikojob/{}/retry/", "retry_kanikojob"),
+    "admin cancel": ("/admin/kanikojobs/kanikojob/{}/cancel/", "cancel_kanikojob"),
+}
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("way", WAYS)
+def test_each_way_needs_its_own_permission(client: Client, way: str) -> None:
+    path, permission = WAYS[way]
+    job = queued_job() if "cancel" in way else a_finished_job()
+    others = {"retry_kanikojob", "cancel_kanikojob"} - {permission}
+    client.force_login(a_user(*others))
+
+    answer = client.post(path.format(job.pk), {"reason": "I may not"}, content_type=_type(way))
+
+    assert answer.status_code == 403
+    assert OperatorAction.objects.count() == 0
+    assert job.event.kaniko_jobs.count() == 1
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("way", WAYS)
+def test_each_way_acts_for_who_may_and_says_who(client: Client, way: str) -> None:
+    path, permission = WAYS[way]
+    job = queued_job() if "cancel" in way else a_finished_job()
+    client.force_login(a_user(permission))
+
+    answer = client.post(path.format(job.pk), {"reason": "I may"}, content_type=_type(way))
+
+    action = OperatorAction.objects.get()
+    job.refresh_from_db()
+    assert answer.status_code == (302 if way.startswith("admin") else 200)
+    assert (action.by, action.reason, action.outcome) == ("carol", "I may", "done")
+    assert job.state == "cancelled" if "cancel" in way else job.event.kaniko_jobs.count() == 2
+
+
+def _type(way: str) -> str:
+    return "application/json" if way.startswith("REST") else MULTIPART_CONTENT
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("way", WAYS)
+def test_no_way_acts_on_a_get_or_without_the_token_against_forgery(way: str) -> None:
+    path, permission = WAYS[way]
+    job = a_finished_job()
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(a_user(permission))
+
+    answers = [client.get(path.format(job.pk)), client.post(path.format(job.pk), {"reason": "forged"})]
+
+    assert [answer.status_code for answer in answers][1] in (403, 415)
+    assert answers[0].status_code == 405
+    assert OperatorAction.objects.count() == 0
+
+
+@pytest.mark.django_db
+def test_rest_says_why_it_refuses() -> None:
+    job = queued_job()
+    client = APIClient()
+    client.force_authenticate(a_user("retry_kanikojob"))
+
+    refused = client.post(f"/async-jobs/jobs/{job.pk}/retry", {"reason": "again"}, format="json")
+    silent = client.post(f"/async-jobs/jobs/{job.pk}/retry", {}, format="json")
+    nowhere = client.post("/async-jobs/jobs/999999/retry", {"reason": "again"}, format="json")
+
+    assert (refused.status_code, refused.json()["done"]) == (409, False)
+    assert refused.json()["message"] == "Refused: number 1 of this event is unfinished (queued)."
+    assert (silent.status_code, list(silent.json())) == (400, ["reason"])
+    assert nowhere.status_code == 404
+
+
+@pytest.mark.django_db
+def test_rest_retries_with_edited_parameters() -> None:
+    job = a_finished_job()
+    client = APIClient()
+    client.force_authenticate(a_user("retry_kanikojob"))
+    path = f"/async-jobs/jobs/{job.pk}/retry"
+
+    bad = client.post(path, {"reason": "more", "overrides": {"memory": "lots"}}, format="json")
+    good = client.post(path, {"reason": "more", "overrides": {"memory": "8Gi"}}, format="json")
+
+    assert (bad.status_code, bad.json()) == (400, {"overrides": ["memory: not a quantity such as 500m, 2 or 4Gi"]})
+    assert KanikoJob.objects.get(pk=good.json()["kaniko_job"]["id"]).overrides == {"memory": "8Gi"}
+
+
+@pytest.mark.django_db
+def test_several_are_retried_from_the_list_and_the_refused_are_named(client: Client) -> None:
+    failed, unfinished = a_finished_job(), queued_job()
+    client.force_login(a_user("retry_kanikojob"))
+
+    answer = client.post(
+        "/admin/kanikojobs/kanikojob/",
+        {"action": "retry_selected", "_selected_action": [failed.pk, unfinished.pk], "reason": "the registry is back"},
+        follow=True,
+    )
+
+    told = [str(message) for message in answer.context["messages"]]
+    assert told[0] == "1 retried."
+    assert told[1].startswith(f"{unfinished.name}: Refused: ")
+    assert failed.event.kaniko_jobs.count() == 2
+
+
+@pytest.mark.django_db
+def test_the_page_offers_what_may_be_done_and_escapes_what_others_wrote(client: Client) -> None:
+    job = a_finished_job(reason="OOMKilled", message="<script>alert(1)</script>")
+    job.logs.create(pod="p", container="kaniko", text="<img src=x onerror=alert(1)>")
+    client.force_login(a_user("retry_kanikojob"))
+
+    page = client.get(f"/admin/kanikojobs/kanikojob/{job.pk}/change/").content.decode()
+
+    assert f"/admin/kanikojobs/kanikojob/{job.pk}/retry/" in page
+    assert f"/admin/kanikojobs/kanikojob/{job.pk}/cancel/" not in page
+    assert "Retry with more memory" in page
+    assert "<script>alert" not in page
+    assert "<img src=x" not in page
+
+
+@pytest.mark.django_db
+def test_the_commands_act_and_say_what_came_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    job, waiting = a_finished_job(), queued_job()
+
+    call_command("retry_job", job.name, "--reason=again", "--set=memory=8Gi", "--set=environment.A=b")
+    call_command("cancel_job", str(waiting.pk), "--reason=not wanted")
+
+    following = job.event.kaniko_jobs.get(number=2)
+    waiting.refresh_from_db()
+    assert following.overrides == {"memory": "8Gi", "environment": {"A": "b"}}
+    assert waiting.state == "cancelled"
+    assert following.name in capsys.readouterr().out
+    assert {action.via for action in OperatorAction.objects.all()} == {"command"}
+
+
+BAD_COMMANDS = {
+    "no such job": ("retry_job", "nobody", "--reason=x"),
+    "unfinished": ("retry_job", "{queued}", "--reason=x"),
+    "no value": ("retry_job", "{failed}", "--reason=x", "--set=memory"),
+    "no number": ("retry_job", "{failed}", "--reason=x", "--set=build_timeout=long"),
+    "no reason": ("cancel_job", "{queued}", "--reason= "),
+    "finished": ("cancel_job", "{failed}", "--reason=x"),
+}
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("name", BAD_COMMANDS)
+def test_a_command_that_cannot_act_fails(name: str) -> None:
+    ids = {"failed": a_finished_job().pk, "queued": queued_job().pk}
+
+    with pytest.raises(CommandError):
+        call_command(*[part.format(**ids) for part in BAD_COMMANDS[name]])
+
+    assert KanikoJob.objects.filter(number=2).count() == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_edited_parameters_are_in_the_job_that_is_created(simulator: Simulator) -> None:
+    simulator.outcomes(default="hang")
+    job = a_finished_job()
+    edited = {"memory": "8Gi", "build_timeout": 77, "environment": {"A": "b"}}
+    following = retry.retry(job.pk, author=ALICE, reason="more", overrides=edited).kaniko_job
+
+    create_some()
+
+    spec = kube.request("GET", kube_watch.jobs_path(following.name)).body["spec"]
+    (container,) = spec["template"]["spec"]["containers"]
+    assert spec["activeDeadlineSeconds"] == 77
+    assert container["resources"]["limits"]["memory"] == "8Gi"
+    assert "--build-arg=A=b" in container["args"]

@@ -8,6 +8,7 @@ from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from kanikojobs.admin.job_actions import JobActions
 from kanikojobs.admin.rows import PriorityFilter, ReadOnlyAdmin
 from kanikojobs.models import DeadLetter, JobAttempt, JobStartEvent, KanikoJob
 from kanikojobs.timeline import timeline
@@ -77,7 +78,7 @@ class JobAttemptInline(admin.TabularInline):
 
 
 @admin.register(KanikoJob)
-class KanikoJobAdmin(ReadOnlyAdmin):
+class KanikoJobAdmin(JobActions):
     list_display = (
         "name",
         "state",

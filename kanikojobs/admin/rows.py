@@ -42,7 +42,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):
     show_full_result_count = False
     ordering = ("-id",)
     list_per_page = 50
-    actions = None
+    actions: Any = None
     # What only a row's own page shows: a list of fifty megabytes would help nobody.
     payloads: tuple[str, ...] = ()
 

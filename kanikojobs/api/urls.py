@@ -3,7 +3,7 @@
 from django.urls import include, path
 from rest_framework.routers import SimpleRouter
 
-from kanikojobs.api import consumer, views
+from kanikojobs.api import consumer, job_actions, views
 
 router = SimpleRouter(trailing_slash=False)
 router.register("events", views.EventViewSet)
@@ -15,5 +15,8 @@ urlpatterns = [
     path("consumer", consumer.ConsumerView.as_view(), name="consumer"),
     path("consumer/pause", consumer.PauseView.as_view(), name="consumer-pause"),
     path("consumer/resume", consumer.ResumeView.as_view(), name="consumer-resume"),
+    path("jobs/<int:pk>/retry", job_actions.RetryView.as_view(), name="job-retry"),
+    path("jobs/<int:pk>/cancel", job_actions.CancelView.as_view(), name="job-cancel"),
+    path("jobs/<int:pk>/logs", job_actions.LogsView.as_view(), name="job-logs"),
     path("", include(router.urls)),
 ]

@@ -1,0 +1,150 @@
+"""What can be done with a Kaniko Job over REST: retry, cancel, read its log."""
+
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any
+
+from django.http import Http404, HttpResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import serializers
+from rest_framework.permissions import BasePermission
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from kanikojobs import audit, job_logs, retry
+from kanikojobs.api.serializers import KanikoJobSerializer
+from kanikojobs.errors import CreationError
+from kanikojobs.models import KanikoJob, OperatorAction
+
+
+class MayRetry(BasePermission):
+    """Needs the permission `kanikojobs.retry_kanikojob`."""
+
+    message = "Ask for the permission to retry Kaniko Jobs, or send a token that has it."
+    permission = "kanikojobs.retry_kanikojob"
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        return bool(request.user and request.user.is_active and request.user.has_perm(self.permission))
+
+
+class MayCancel(MayRetry):
+    """Needs the permission `kanikojobs.cancel_kanikojob`."""
+
+    message = "Ask for the permission to cancel Kaniko Jobs, or send a token that has it."
+    permission = "kanikojobs.cancel_kanikojob"
+
+
+class CancelSerializer(serializers.Serializer[Any]):
+    reason = serializers.CharField(max_length=audit.MOST_REASON_CHARACTERS, help_text="Why; it is kept.")
+
+
+class RetrySerializer(CancelSerializer):
+    overrides = serializers.DictField(
+        required=False,
+        help_text=f"Parameters to change, for example {{'memory': '8Gi'}}: {', '.join(retry.OVERRIDABLE)}.",
+    )
+
+
+class ActSerializer(serializers.Serializer[retry.Act]):
+    done = serializers.BooleanField()
+    message = serializers.CharField()
+    kaniko_job = KanikoJobSerializer(help_text="After a retry the new one, else the one that was meant.")
+
+
+class RetryView(APIView):
+    """Queue the next Kaniko Job for the event of this one. 409 with the reason while one is unfinished."""
+
+    permission_classes = (MayRetry,)
+
+    @extend_schema(request=RetrySerializer, responses={200: ActSerializer, 409: ActSerializer}, tags=["jobs"])
+    def post(self, request: Request, pk: int) -> Response:
+        given = RetrySerializer(data=request.data)
+        given.is_valid(raise_exception=True)
+        try:
+            act = retry.retry(
+                pk,
+                author=audit.by_user(request.user, via=OperatorAction.Via.API),
+                reason=given.validated_data["reason"],
+                overrides=given.validated_data.get("overrides"),
+            )
+        except KanikoJob.DoesNotExist:
+            raise Http404 from None
+        except retry.OverridesInvalid as problem:
+            raise serializers.ValidationError({"overrides": [str(problem)]}) from None
+        return _answer(act)
+
+
+class CancelView(APIView):
+    """Cancel a Kaniko Job; one that may be in the cluster is cancelled once its Job and pods are gone. 409 if it is
+    finished, or being cancelled already."""
+
+    permission_classes = (MayCancel,)
+
+    @extend_schema(request=CancelSerializer, responses={200: ActSerializer, 409: ActSerializer}, tags=["jobs"])
+    def post(self, request: Request, pk: int) -> Response:
+        given = CancelSerializer(data=request.data)
+        given.is_valid(raise_exception=True)
+        author = audit.by_user(request.user, via=OperatorAction.Via.API)
+        try:
+            act = retry.cancel(pk, author=author, reason=given.validated_data["reason"])
+        except KanikoJob.DoesNotExist:
+            raise Http404 from None
+        return _answer(act)
+
+
+def _answer(act: retry.Act) -> Response:
+    return Response(ActSerializer(act).data, status=HTTPStatus.OK if act.done else HTTPStatus.CONFLICT)
+
+
+class LogsView(APIView):
+    """The log of a Kaniko Job, redacted: from its pod while it runs, afterwards what was kept of it.
+
+    With `follow=1` the lines come as they are written, until the container ends.
+    """
+
+    queryset = KanikoJob.objects.all()
+
+    @extend_schema(
+        parameters=[
+            OpenApiParameter("follow", OpenApiTypes.BOOL, description="Wait for further lines."),
+            OpenApiParameter("container", OpenApiTypes.STR, description="`kaniko` if not said."),
+        ],
+        responses={(200, "text/plain"): OpenApiTypes.STR},
+        tags=["jobs"],
+    )
+    def get(self, request: Request, pk: int) -> HttpResponseBase:
+        job = KanikoJob.objects.filter(pk=pk).first()
+        place = job_logs.chosen(job, container=request.query_params.get("container", "")) if job else None
+        if place is None:
+            raise Http404("There is no such Kaniko Job, or it has no log yet.")
+        follow = request.query_params.get("follow", "").lower() in ("1", "true", "yes")
+        try:
+            found = job_logs.lines(place, follow=follow)
+        except job_logs.TooManyFollowers:
+            return _refused(HTTPStatus.SERVICE_UNAVAILABLE, "As many logs as can be are being followed.")
+        except CreationError as error:
+            return _refused(HTTPStatus.BAD_GATEWAY, f"The log cannot be read: {error.reason}.")
+        response: HttpResponse | StreamingHttpResponse
+        if place.kept is None and follow:
+            response = StreamingHttpResponse(_encoded(found), content_type="text/plain; charset=utf-8")
+            # A proxy that gathers the answer before it passes it on would make a live log none.
+            response["X-Accel-Buffering"] = "no"
+        else:
+            response = HttpResponse("".join(found), content_type="text/plain; charset=utf-8")
+        response["Cache-Control"] = "no-store"
+        response["X-Kaniko-Pod"], response["X-Kaniko-Container"] = place.pod, place.container
+        return response
+
+
+def _encoded(lines: Iterator[str]) -> Iterator[bytes]:
+    for line in lines:
+        yield line.encode()
+
+
+def _refused(status: HTTPStatus, text: str) -> HttpResponse:
+    response = HttpResponse(f"{text}\n", content_type="text/plain; charset=utf-8", status=status)
+    response["Retry-After"] = "10"
+    return response
