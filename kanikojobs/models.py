@@ -17,6 +17,7 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from kanikojobs.states import ACTIVE, FINISHED, HAS_A_UID, TRANSITIONS, UNFINISHED, State
+from kanikojobs.storable import printable
 
 HIGHEST_PRIORITY, LOWEST_PRIORITY = 1, 10
 
@@ -168,8 +169,9 @@ class KanikoJobQuerySet(models.QuerySet["KanikoJob"]):
                 [
                     [move.id for move in moves],
                     [move.to.value for move in moves],
-                    [move.reason for move in moves],
-                    [move.message for move in moves],
+                    # Much of it is somebody else's words, of which one NUL would fail the moves of all.
+                    [printable(move.reason)[:64] for move in moves],
+                    [printable(move.message) for move in moves],
                     [move.job_uid for move in moves],
                     [move.claim for move in moves],
                     [move.run_at for move in moves],

@@ -132,7 +132,7 @@ DATABASES: dict = {"default": {"ENGINE": "django.db.backends.postgresql"}}
 if _database_url:
     try:
         # Persistent connections: with a new one per task Django-Q2 does a fifth of the work (README, "Speed").
-        DATABASES["default"] = dict(dj_database_url.parse(_database_url, conn_max_age=None))
+        DATABASES["default"] = dict(dj_database_url.parse(_database_url, conn_max_age=None, conn_health_checks=True))
     except (ValueError, dj_database_url.ParseError) as error:
         # The error is not repeated whole: it can quote the password.
         env.fault(

@@ -281,3 +281,15 @@ def at_once(*calls: Any) -> list[Any]:
 
 def row_of(job: KanikoJob) -> dict[str, Any]:
     return {field.attname: getattr(job, field.attname) for field in job._meta.concrete_fields}
+
+
+@pytest.mark.django_db
+def test_words_that_postgresql_refuses_fail_no_other_move() -> None:
+    bad, good = a_kaniko_job(state=State.CREATING), a_kaniko_job(state=State.CREATING)
+    hostile = Move(id=bad.pk, to=State.FAILED, reason="R" * 100, message="nul \x00 and half a pair \ud800")
+
+    moved = KanikoJob.objects.move([hostile, Move(id=good.pk, to=State.FAILED, reason="Refused")])
+
+    bad.refresh_from_db()
+    assert moved == {bad.pk, good.pk}
+    assert (bad.reason, bad.message) == ("R" * 64, "nul \\x00 and half a pair \\ud800")
