@@ -45,6 +45,10 @@ def home_context(key: str) -> dict[str, Any]:
     return {
         "overview": now,
         "windows": overview.WINDOWS,
+        "waiting": [
+            {"state": state, "reason": reason, "count": count}
+            for (state, reason), count in sorted(now.backlog.waiting.items())
+        ],
         "throughput": charts.stacked(
             now.points,
             series={"created": lambda point: point.created, "failed": lambda point: point.failed},

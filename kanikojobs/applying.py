@@ -14,7 +14,7 @@ import structlog
 from django.conf import settings
 from django.db import DataError, IntegrityError, connection, transaction
 
-from kanikojobs import claims, dead_letters, diagnosis, evidence, retry, sweeping, tallies
+from kanikojobs import claims, dead_letters, diagnosis, durations, evidence, retry, sweeping, tallies
 from kanikojobs.diagnosis import Diagnosis
 from kanikojobs.evidence import Note, Wanted
 from kanikojobs.leader import Leadership
@@ -103,8 +103,7 @@ def _apply(batch: Mapping[str, Tracked], *, leadership: Leadership) -> Applied:
                 _finished_already(row, tracked, applied=applied)
             else:
                 _judge(row, tracked, plan=plan, applied=applied)
-        counts = _write(plan, applied=applied)
-        tallies.add(tallies.counts(counts))
+        tallies.add(_write(plan, applied=applied))
     for id, move in plan.moves.items():
         if move.to in FINISHED:
             tracked = plan.tracked[id]
@@ -210,7 +209,7 @@ def _plan(row: Row, found: Diagnosis, *, tracked: Tracked, plan: _Plan) -> None:
             plan.explain[row.id] = (found.reason, found.message)
 
 
-def _write(plan: _Plan, *, applied: Applied) -> dict[str, int]:
+def _write(plan: _Plan, *, applied: Applied) -> dict[str, tallies.Increment]:
     counts: Counter[str] = Counter()
     moved = KanikoJob.objects.move(plan.moves.values())
     KanikoJob.objects.note_waits(plan.explain)
@@ -237,7 +236,7 @@ def _write(plan: _Plan, *, applied: Applied) -> dict[str, int]:
         dead_letters.record_failed_builds(
             {id: plan.moves[id].message for id in finished if plan.moves[id].to == State.FAILED}
         )
-    return counts
+    return tallies.counts(counts) | durations.builds(finished)
 
 
 def free_places() -> None:

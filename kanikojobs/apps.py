@@ -9,7 +9,6 @@ class KanikoJobsConfig(AppConfig):
     default = True
 
     def ready(self) -> None:
-        from kanikojobs import checks, metrics
+        from kanikojobs import checks
 
         checks.register_all()
-        metrics.register()

@@ -34,6 +34,7 @@ class Counts:
     connected: bool = False
     database_up: bool = False
     paused: bool = False
+    depth: int | None = None  # messages that wait in the first queue, as RabbitMQ said last
 
     def add(self, result: IntakeResult, *, queue: str) -> None:
         self.outcomes.update((queue, outcome) for outcome in result.outcomes)

@@ -35,6 +35,7 @@ DATABASE_AWAY = (OperationalError, InterfaceError)
 # All in seconds.
 LONGEST_BACKOFF = 10.0
 LOOK_AT_GATE_EVERY = 1.0
+MEASURE_DEPTH_EVERY = 5.0
 # How long a batch is held while Postgres is away. A restart is shorter; each return counts against the delivery limit.
 PATIENCE = 20.0
 # How long a stopping consumer waits for the batch that is being written before it goes back.
@@ -91,7 +92,7 @@ class Consuming:
                 except amqp.CONNECTION_ERRORS as error:
                     if self.counts.connected:
                         failures, refused_since, connected_once = 0, None, True
-                    self.counts.connected = False
+                    self.counts.connected, self.counts.depth = False, None
                     self.counts.reconnects += 1
                     failures += 1
                     if advice := amqp.refusal(error):
@@ -101,6 +102,8 @@ class Consuming:
                     else:
                         refused_since = None
                     delay = backoff(failures)
+                    # A sign of life all the same, which says that it is RabbitMQ that is away.
+                    writer.submit(partial(self.gate, self.counts))
                     log.warning("rabbitmq-away", error=advice or amqp.brief(error), retry_in=round(delay, 2))
                     self.stop.wait(delay)
         finally:
@@ -137,6 +140,7 @@ class _Session:
         self.look_at = 0.0
         self.database_failures = 0
         self.idle_since = time.monotonic()
+        self.depth_at = 0.0
 
     def drain(self) -> None:
         """Take, write and acknowledge, until stopped or, with `once`, done."""
@@ -150,6 +154,7 @@ class _Session:
                     self._feed(lane)
                 if lane.consumer.cancelled:
                     raise ConnectionError(f"RabbitMQ cancelled the consumer: queue {lane.consumer.queue} is gone")
+            self._measure_depth()
             self.counts.held = sum(len(lane.messages) + len(lane.consumer.waiting) for lane in self.lanes)
             if not self.gate_open:
                 self._give_back()
@@ -193,6 +198,11 @@ class _Session:
         elif self.gate_open and not allowed:
             log.warning("paused")
         self.gate_open = allowed
+
+    def _measure_depth(self) -> None:
+        if self.lanes and time.monotonic() - self.depth_at > MEASURE_DEPTH_EVERY:
+            self.counts.depth = self.lanes[0].consumer.depth()
+            self.depth_at = time.monotonic()
 
     def _shut_for_outage(self, error: Exception) -> None:
         self.database_failures += 1

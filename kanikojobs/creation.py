@@ -17,7 +17,7 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection, transaction
 from django_q.exceptions import TimeoutException
 
-from kanikojobs import claims, dead_letters, outages, stopping, tallies, verdicts
+from kanikojobs import claims, dead_letters, durations, outages, stopping, tallies, verdicts
 from kanikojobs.errors import ClusterUnavailable
 from kanikojobs.heartbeats import instance_name
 from kanikojobs.manifest.builds import Build
@@ -250,6 +250,7 @@ def settle(calls: Calls, *, token: UUID) -> CreationResult:
         for job, verdict in reached:
             if job.attempt in closed:
                 increments.setdefault(f"creation/{verdict.outcome}", tallies.Increment()).observe(verdict.duration)
+        increments |= durations.waits({move.id for move in moves if move.to == State.CREATED and move.id in moved})
         tallies.add(increments)
     for job, verdict in reached:
         log.info(

@@ -18,7 +18,15 @@ def gate_of(pulse: Pulse) -> Callable[[Counts], bool]:
     def is_open(counts: Counts) -> bool:
         JobStartEvent.objects.only("pk").first()
         paused = pausing.current().paused
-        pulse.beat({"messages": counts.taken, "reconnects": counts.reconnects, "paused": paused})
+        pulse.beat(
+            {
+                "messages": counts.taken,
+                "reconnects": counts.reconnects,
+                "paused": paused,
+                "rabbitmq": counts.connected,
+                "queue_depth": counts.depth,
+            }
+        )
         return not paused
 
     return is_open

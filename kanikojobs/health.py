@@ -1,5 +1,6 @@
 """`/health`, `/ready` and `/metrics`: what an orchestrator and Prometheus ask, without a log-in."""
 
+import os
 from functools import cache
 from http import HTTPStatus
 from secrets import compare_digest
@@ -10,8 +11,11 @@ from django.db import Error, ProgrammingError, connection
 from django.db.migrations.loader import MigrationLoader
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.http import require_safe
-from prometheus_client import REGISTRY
+from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from kanikojobs.metrics import OURS
 
 
 @login_not_required
@@ -53,15 +57,41 @@ def not_ready(detail: str) -> HttpResponse:
     return JsonResponse({"status": "not ready", "detail": detail}, status=HTTPStatus.SERVICE_UNAVAILABLE)
 
 
-@login_not_required  # Prometheus has no session; the token below protects it where that is wanted.
+@login_not_required  # Prometheus has no session; the token protects it where that is wanted.
 @require_safe
 def metrics(request: HttpRequest) -> HttpResponse:
-    """All metrics in the format that the scraper asks for."""
-    if token := settings.KANIKOJOBS_METRICS_TOKEN:
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not compare_digest(given.strip().encode(), token.encode()):
-            response = HttpResponse("A bearer token is needed.\n", status=HTTPStatus.UNAUTHORIZED)
-            response["WWW-Authenticate"] = 'Bearer realm="metrics"'
-            return response
+    """All metrics of the system, in the format that the scraper asks for. The same numbers from every web server."""
+    return _without_token(request) or _exposition(request, OURS)
+
+
+@login_not_required
+@require_safe
+def web_metrics(request: HttpRequest) -> HttpResponse:
+    """What this web server counts of its own HTTP requests, by all of its worker processes: scraped per pod.
+
+    Without the folder that its workers share (`project.web_server` makes it) each would tell of itself alone.
+    """
+    if refusal := _without_token(request):
+        return refusal
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        advice = "Start the web server with: gunicorn -c python:project.web_server project.wsgi\n"
+        return HttpResponse(advice, status=HTTPStatus.NOT_FOUND, content_type="text/plain")
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)
+    return _exposition(request, registry)
+
+
+def _without_token(request: HttpRequest) -> HttpResponse | None:
+    """The answer to a scraper that does not send the token that is set."""
+    token = settings.KANIKOJOBS_METRICS_TOKEN
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    if not token or (scheme.lower() == "bearer" and compare_digest(given.strip().encode(), token.encode())):
+        return None
+    response = HttpResponse("A bearer token is needed.\n", status=HTTPStatus.UNAUTHORIZED)
+    response["WWW-Authenticate"] = 'Bearer realm="metrics"'
+    return response
+
+
+def _exposition(request: HttpRequest, registry: CollectorRegistry) -> HttpResponse:
     encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-    return HttpResponse(encode(REGISTRY), content_type=content_type)
+    return HttpResponse(encode(registry), content_type=content_type)

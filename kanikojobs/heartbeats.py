@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,11 +16,13 @@ from typing import Any
 from django.conf import settings
 from django.db import connection
 
+from kanikojobs import tallies
 from kanikojobs.models import Heartbeat
 
 EVERY = 5.0  # seconds between two signs of life
 SILENT_AFTER = timedelta(seconds=30)
 FORGOTTEN_AFTER = timedelta(days=1)
+SWEEP_EVERY = 3600.0  # seconds between two sweeps of old tallies: whoever lives sees to it
 
 
 def instance_name() -> str:
@@ -34,6 +36,7 @@ class Pulse:
 
     role: Heartbeat.Role
     beaten_at: float = 0.0
+    swept_at: float = 0.0
 
     def beat(self, details: Mapping[str, Any] | None = None) -> bool:
         """Give a sign of life if it is time; return whether it was. Raises what the database raises.
@@ -59,11 +62,43 @@ class Pulse:
                 [f"{FORGOTTEN_AFTER.total_seconds()} seconds"],
             )
         self.beaten_at = time.monotonic()
+        if self.beaten_at - self.swept_at > SWEEP_EVERY:
+            tallies.forget_minutes()
+            self.swept_at = self.beaten_at
         return True
 
     def rest(self) -> None:
         """Say good-bye: a process that was stopped is not one that fell silent."""
         Heartbeat.objects.filter(role=self.role, instance=instance_name()).delete()
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """The signs of life of one role: its processes that are alive, the latest first, and how old the latest is."""
+
+    beats: Sequence[Heartbeat]
+    seen_at: datetime
+    age: timedelta
+
+    @property
+    def alive(self) -> int:
+        return len(self.beats)
+
+
+def signs() -> dict[Heartbeat.Role, Sign]:
+    """The signs of life of every role that ever gave one, and has not been forgotten."""
+    now = datetime.now(UTC)
+    beats: dict[Heartbeat.Role, list[Heartbeat]] = {}
+    for beat in Heartbeat.objects.order_by("-seen_at"):
+        beats.setdefault(Heartbeat.Role(beat.role), []).append(beat)
+    return {
+        role: Sign(
+            beats=[beat for beat in found if beat.seen_at > now - SILENT_AFTER],
+            seen_at=found[0].seen_at,
+            age=max(timedelta(), now - found[0].seen_at),
+        )
+        for role, found in beats.items()
+    }
 
 
 def alive(role: Heartbeat.Role) -> list[Heartbeat]:

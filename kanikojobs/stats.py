@@ -1,114 +1,149 @@
-"""The read side: the numbers that admin, REST and metrics share. Each costs the same at any length of history."""
+"""The numbers in one call: what `/async-jobs/stats` answers. Each costs the same at any length of history."""
 
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Mapping
 from typing import Any
 
 from django.conf import settings
-from django.db import connection
 
-from kanikojobs import tallies
-from kanikojobs.states import State
-
-SUCCESSES = ("creation/created", "creation/adopted")
-FAILURES = ("creation/retry", "creation/refused", "creation/unavailable", "creation/lost")
+from kanikojobs import overview, tallies
+from kanikojobs.backlog import Backlog, backlog
+from kanikojobs.overview import WINDOWS, Overview
+from kanikojobs.tallies import Total
 
 
-@dataclass(frozen=True, slots=True)
-class Backlog:
-    """What waits and what is under way."""
-
-    queued: int
-    creating: int
-    created: int
-    running: int
-    oldest_queued_at: datetime | None
-
-
-def backlog() -> Backlog:
-    """Counts of the unfinished Kaniko Jobs, read from the index of those."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT state, count(*), min(queued_at) FROM kanikojobs_kanikojob
-            WHERE state IN ('queued', 'creating', 'created', 'running') GROUP BY state
-            """
-        )
-        rows = {state: (count, oldest) for state, count, oldest in cursor.fetchall()}
-    count = {state: rows.get(state, (0, None))[0] for state in State.values}
-    return Backlog(
-        queued=count[State.QUEUED],
-        creating=count[State.CREATING],
-        created=count[State.CREATED],
-        running=count[State.RUNNING],
-        oldest_queued_at=rows.get(State.QUEUED, (0, None))[1],
-    )
-
-
-def first_version(
-    *, waiting: Backlog | None = None, creation: dict[str, tallies.Total] | None = None
-) -> dict[str, Any]:
+def first_version(*, waiting: Backlog | None = None, totals: Mapping[str, Total] | None = None) -> dict[str, Any]:
     """The flat keys that callers of the system's first version read.
 
     There `queue_size` was the in-memory queue of the job creator; here it is what waits for a worker. `total_queued`
     is how many events were ever queued for creation, `results_count` how many creation calls have an answer.
     """
     waiting = waiting or backlog()
-    creation = tallies.totals(prefix="creation/") if creation is None else creation
-    intake = tallies.totals(prefix="intake/")
-    recorded = [series for series in intake if series.endswith("/recorded")]
+    totals = tallies.totals(prefix="") if totals is None else totals
+    recorded = [series for series in totals if series.startswith("intake/") and series.endswith("/recorded")]
     return {
         "worker_count": settings.KANIKOJOBS_WORKER_COUNT,
         "queue_size": waiting.queued + waiting.creating,
         "max_queue_size": settings.KANIKOJOBS_MAX_QUEUE_SIZE,
-        "total_queued": tallies.count(intake, recorded),
-        "results_count": tallies.count(creation, (*SUCCESSES, *FAILURES)),
+        "total_queued": tallies.count(totals, recorded),
+        "results_count": tallies.count(totals, (*tallies.SUCCESSES, *tallies.FAILURES)),
         "is_shutdown": False,
     }
 
 
 def everything() -> dict[str, Any]:
-    """What `/async-jobs/stats` answers: the flat keys of the first version, and the rest nested beside them."""
-    waiting = backlog()
-    creation = tallies.totals(prefix="creation/")
-    intake = tallies.totals(prefix="intake/")
-    letters = tallies.totals(prefix="dead-letter/")
-    origins = sorted({series.split("/")[1] for series in intake})
+    """What `/async-jobs/stats` answers: the flat keys of the first version, and what the admin's home shows."""
+    now = overview.overview(window=WINDOWS[0])
+    creation = {series: total for series, total in now.totals.items() if series.startswith("creation/")}
     return {
-        **first_version(waiting=waiting, creation=creation),
+        **first_version(waiting=now.backlog, totals=now.totals),
+        "verdict": {"mood": now.mood, "sentence": now.sentence, "at": now.now},
+        "parts": [
+            {"name": part.name, "state": part.state, "seen_at": part.seen_at, "note": part.note} for part in now.parts
+        ],
+        "outage": _outage(now),
+        "consuming": {"paused": now.pause.paused, "by": now.pause.by, "reason": now.pause.reason, "at": now.pause.at},
+        "queue_depth": now.queue_depth,
+        "kaniko_jobs": {
+            "queued": now.backlog.queued,
+            "creating": now.backlog.creating,
+            "created": now.backlog.created,
+            "running": now.backlog.running,
+            "oldest_queued_at": now.backlog.oldest_queued_at,
+            "active": now.backlog.active,
+            "waiting": [
+                {"state": state, "reason": reason, "count": count}
+                for (state, reason), count in sorted(now.backlog.waiting.items())
+            ],
+            "busiest": [
+                {"third_party_id": share.third_party_id, "queued": share.queued, "active": share.active}
+                for share in now.busiest
+            ],
+            "running_longest": [
+                {
+                    "id": job.pk,
+                    "name": job.name,
+                    "third_party_id": job.third_party_id,
+                    "parser_id": job.parser_id,
+                    "running_at": job.running_at,
+                }
+                for job in now.running
+            ],
+        },
+        "last_hour": _last_hour(now),
+        "failures": [
+            {
+                "fingerprint": cause.fingerprint,
+                "cause": cause.cause,
+                "title": cause.title,
+                "count": cause.count,
+                "new": cause.is_new,
+            }
+            for cause in now.causes
+        ],
+        "intake": _intake(now.totals),
+        "attempts": {series.split("/")[1]: total.count for series, total in sorted(creation.items())},
+        "finished": _counts(now.totals, prefix="finished/"),
+        "drift": _counts(now.totals, prefix="drift/"),
+        "dead_letters": {
+            "open": now.open_dead_letters,
+            "recorded": _counts(now.totals, prefix="dead-letter/"),
+        },
         "settings": {
             "max_retries": settings.KANIKOJOBS_MAX_RETRIES,
             "retry_delay_ms": round(settings.KANIKOJOBS_RETRY_DELAY.total_seconds() * 1000),
             "direct_events": settings.KANIKOJOBS_DIRECT_EVENTS,
-        },
-        "kaniko_jobs": {
-            "queued": waiting.queued,
-            "creating": waiting.creating,
-            "created": waiting.created,
-            "running": waiting.running,
-            "oldest_queued_at": waiting.oldest_queued_at,
-        },
-        "intake": {
-            origin: {
-                series.split("/")[2].replace("-", "_"): total.count
-                for series, total in sorted(intake.items())
-                if series.split("/")[1] == origin
-            }
-            for origin in origins
-        },
-        "attempts": {series.split("/")[1]: total.count for series, total in sorted(creation.items())},
-        "dead_letters": {
-            "open": open_dead_letters(),
-            "recorded": {series.split("/")[1]: total.count for series, total in sorted(letters.items())},
+            "max_active_jobs": settings.KANIKOJOBS_MAX_ACTIVE_JOBS,
+            "max_active_jobs_per_third_party": settings.KANIKOJOBS_MAX_ACTIVE_JOBS_PER_THIRD_PARTY,
         },
     }
 
 
-def open_dead_letters(*, most: int = 10_000) -> int:
-    """How many dead letters are open, counted up to `most`: a number for a person, not worth a long scan."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(*) FROM (SELECT 1 FROM kanikojobs_deadletter WHERE state = 'open' LIMIT %s) AS opened",
-            [most],
-        )
-        return int(cursor.fetchone()[0])
+def _outage(now: Overview) -> dict[str, Any] | None:
+    if now.outage is None:
+        return None
+    return {
+        "reason": now.outage.reason,
+        "message": now.outage.message,
+        "started_at": now.outage.started_at,
+        "probes": now.outage.probes,
+    }
+
+
+def _last_hour(now: Overview) -> dict[str, Any]:
+    return {
+        "recorded": sum(point.recorded for point in now.points),
+        "created": now.created,
+        "failed": now.failed,
+        "failure_rate": None if now.failure_rate is None else round(now.failure_rate, 2),
+        "creation_seconds": now.creation_seconds,
+        "wait_p95_seconds": now.wait_p95,
+        "minutes": [
+            {
+                "at": point.at,
+                "recorded": point.recorded,
+                "created": point.created,
+                "failed": point.failed,
+                "p50": point.p50,
+                "p95": point.p95,
+                "p99": point.p99,
+            }
+            for point in now.points
+        ],
+    }
+
+
+def _intake(totals: Mapping[str, Total]) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for series, total in sorted(totals.items()):
+        if series.startswith("intake/"):
+            _, origin, outcome = series.split("/")
+            found.setdefault(origin, {})[outcome.replace("-", "_")] = total.count
+    return found
+
+
+def _counts(totals: Mapping[str, Total], *, prefix: str) -> dict[str, int]:
+    return {
+        series.removeprefix(prefix): total.count
+        for series, total in sorted(totals.items())
+        if series.startswith(prefix)
+    }

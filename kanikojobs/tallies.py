@@ -8,13 +8,20 @@ import os
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.db import connection
 
-# Upper bounds in seconds of the histogram's buckets; the last bucket, without a bound, is one more.
+# Upper bounds in seconds of a histogram's buckets; the last bucket, without a bound, is one more. What is stored counts
+# by position: other bounds are another series. Of calls, of waits and of builds:
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+WAIT_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
+BUILD_BUCKETS = (1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0, 7200.0)
 SHARDS = 16
+# Series of attempts: those that ended with the Job being in Kubernetes, and those that ended without.
+SUCCESSES = ("creation/created", "creation/adopted")
+FAILURES = ("creation/retry", "creation/refused", "creation/unavailable", "creation/lost")
+MINUTES_KEPT = timedelta(days=2)
 
 
 @dataclass(slots=True)
@@ -24,14 +31,15 @@ class Increment:
     count: int = 0
     seconds: float = 0.0
     buckets: list[int] = field(default_factory=list)
+    bounds: Sequence[float] = BUCKETS
 
     def observe(self, seconds: float) -> None:
         """Count one duration, in seconds."""
         if not self.buckets:
-            self.buckets = [0] * (len(BUCKETS) + 1)
+            self.buckets = [0] * (len(self.bounds) + 1)
         self.count += 1
         self.seconds += seconds
-        self.buckets[bisect_left(BUCKETS, seconds)] += 1
+        self.buckets[bisect_left(self.bounds, seconds)] += 1
 
 
 def counts(pairs: Mapping[str, int]) -> dict[str, Increment]:
@@ -138,7 +146,23 @@ def _sum_of(rows: Iterable[str]) -> tuple[int, ...]:
     return tuple(map(sum, zip(*histograms, strict=True)))
 
 
-def quantile(buckets: Sequence[int], share: float) -> float | None:
+def forget_minutes() -> int:
+    """Delete the tallies per minute that no window reads any more; return how many. Hours are kept."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            # Each process does this now and then; one that comes upon another's rows leaves them to it.
+            """
+            DELETE FROM kanikojobs_tally WHERE id IN (
+                SELECT id FROM kanikojobs_tally WHERE span = 'minute' AND since < clock_timestamp() - %s
+                FOR UPDATE SKIP LOCKED
+            )
+            """,
+            [MINUTES_KEPT],
+        )
+        return cursor.rowcount
+
+
+def quantile(buckets: Sequence[int], share: float, *, bounds: Sequence[float] = BUCKETS) -> float | None:
     """The duration in seconds below which this share of a histogram lies, or None for an empty one.
 
     Interpolated within its bucket, as Prometheus' histogram_quantile does; in the last bucket its lower bound.
@@ -148,12 +172,12 @@ def quantile(buckets: Sequence[int], share: float) -> float | None:
         return None
     for position, count in enumerate(buckets):
         if below + count >= wanted:
-            lower = BUCKETS[position - 1] if position else 0.0
-            if position == len(BUCKETS):
+            lower = bounds[position - 1] if position else 0.0
+            if position == len(bounds):
                 return lower
-            return lower + (BUCKETS[position] - lower) * (wanted - below) / count
+            return lower + (bounds[position] - lower) * (wanted - below) / count
         below += count
-    return BUCKETS[-1]
+    return bounds[-1]
 
 
 def count(totals: Mapping[str, Total], series: Iterable[str]) -> int:

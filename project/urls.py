@@ -11,6 +11,7 @@ urlpatterns = [
     path("health", health.health),
     path("ready", health.ready),
     path("metrics", health.metrics),
+    path("metrics/web", health.web_metrics),
     path("async-jobs/", include("kanikojobs.api.urls")),
     path("api/", include("kanikojobs.api.documentation")),
     path("admin/", admin.site.urls),

@@ -94,6 +94,7 @@ OPEN = {
     "health": "the orchestrator",
     "ready": "the orchestrator",
     "metrics": "Prometheus, by its own token",
+    "metrics/web": "Prometheus, by the same token",
     "async-jobs/stats": "six numbers, as in the system's first version",
     "admin/login/": "the log-in itself",
 }

@@ -1,22 +1,31 @@
 """The metrics: the promised names with what was counted, in a form that Prometheus reads."""
 
 import json
+import re
+import sys
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 from django.conf import settings
 from django.test import Client
-from prometheus_client import REGISTRY, parser
+from prometheus_client import parser
 from prometheus_client.openmetrics import parser as openmetrics
 
-from kanikojobs import amqp, intake, metrics, tallies
+from deploy.local.demo_sending import http_status
+from deploy.local.processes import free_port
+from deploy.local.stack import LocalStack
+from kanikojobs import amqp, durations, heartbeats, intake, metrics, outages, tallies
 from kanikojobs.amqp import Publication
+from kanikojobs.errors import ClusterUnavailable
 from kanikojobs.messages import Message
-from kanikojobs.models import JobStartEvent
+from kanikojobs.models import Heartbeat, JobStartEvent
 from kanikojobs.states import State
 from kanikojobs.topology import topology
 from tests.database_away import database_away
 from tests.factories import a_kaniko_job, a_message
+from tests.stack_plugin import _test_database_url
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -170,18 +179,7 @@ def test_a_scraper_that_asks_for_openmetrics_gets_it(client: Client) -> None:
 
 
 @pytest.mark.django_db
-def test_it_is_collected_once_however_often_it_is_registered(client: Client) -> None:
-    metrics.register()
-    metrics.register()
-
-    text = client.get("/metrics").content.decode()
-
-    assert text.count("# TYPE kaniko_job_creation_success_total counter") == 1
-    assert sum(isinstance(c, metrics.PostgresCollector) for c in list(REGISTRY._collector_to_names)) == 1
-
-
-@pytest.mark.django_db
-def test_our_own_names_start_with_ours(client: Client) -> None:
+def test_our_own_names_start_with_ours() -> None:
     promised = {
         "kaniko_job_creation_success",
         "kaniko_job_creation_failure",
@@ -192,3 +190,130 @@ def test_our_own_names_start_with_ours(client: Client) -> None:
     names = {family.name for family in metrics.PostgresCollector().collect()}
 
     assert {name for name in names if not name.startswith("kanikojobs_")} == promised
+
+
+@pytest.mark.django_db
+def test_every_counter_is_there_before_the_first_of_what_it_counts(client: Client) -> None:
+    samples = scrape(client)
+
+    assert value(samples, "kanikojobs_dead_letters_total", cause="maxlen") == 0
+    assert value(samples, "kanikojobs_intake_messages_total", origin="direct", outcome="dead") == 0
+    assert value(samples, "kanikojobs_creation_attempts_total", outcome="lost") == 0
+    assert value(samples, "kanikojobs_finished_jobs_total", state="failed", reason="OOMKilled") == 0
+    assert value(samples, "kanikojobs_drift_total", kind="JobVanished") == 0
+    assert value(samples, "kanikojobs_outages_total") == 0
+
+
+@pytest.mark.django_db
+def test_processes_are_counted_by_role_and_the_silent_are_not(client: Client) -> None:
+    heartbeats.Pulse(Heartbeat.Role.CONSUMER).beat()
+    Heartbeat.objects.create(role="watcher", instance="a/1", details={"leads": True})
+    Heartbeat.objects.create(role="watcher", instance="a/2", details={"leads": False})
+    Heartbeat.objects.create(role="workers", instance="gone/1", seen_at=datetime.now(UTC) - timedelta(minutes=10))
+
+    samples = scrape(client)
+
+    alive = {role: value(samples, "kanikojobs_processes", role=role) for role in ("consumer", "workers", "watcher")}
+    assert alive == {"consumer": 1, "workers": 0, "watcher": 2}
+    assert value(samples, "kanikojobs_watchers_leading") == 1
+    assert value(samples, "kanikojobs_heartbeat_age_seconds", role="workers") == pytest.approx(600, abs=30)
+
+
+@pytest.mark.django_db
+def test_an_outage_is_told_while_it_lasts_and_counted(client: Client) -> None:
+    outages.begin(ClusterUnavailable(reason="ConnectionFailed", message="refused"))
+
+    during = scrape(client)
+    outages.end()
+    after = scrape(client)
+
+    name = "kanikojobs_outage_ongoing"
+    assert (value(during, name), value(after, name)) == (1, 0)
+    assert value(after, "kanikojobs_outages_total") == 1
+
+
+@pytest.mark.django_db
+def test_waits_builds_and_ends_are_told_by_state_and_reason(client: Client, settings: Any) -> None:
+    settings.KANIKOJOBS_MAX_ACTIVE_JOBS = 9
+    now = datetime.now(UTC)
+    created = a_kaniko_job(state="created", queued_at=now - timedelta(seconds=20), created_at=now)
+    failed = a_kaniko_job(state="failed", running_at=now - timedelta(seconds=100), finished_at=now)
+    tallies.add(durations.waits({created.pk}) | durations.builds({failed.pk}))
+    tallies.add(tallies.counts({"finished/failed/OOMKilled": 1, "drift/NoRow": 2}))
+
+    samples = scrape(client)
+
+    assert value(samples, "kanikojobs_creation_delay_seconds_bucket", le="10.0") == 0
+    assert value(samples, "kanikojobs_creation_delay_seconds_bucket", le="30.0") == 1
+    assert value(samples, "kanikojobs_build_duration_seconds_sum", state="failed") == pytest.approx(100, abs=1)
+    assert value(samples, "kanikojobs_watch_lag_seconds_count") == 1
+    assert value(samples, "kanikojobs_finished_jobs_total", state="failed", reason="OOMKilled") == 1
+    assert value(samples, "kanikojobs_drift_total", kind="NoRow") == 2
+    assert value(samples, "kanikojobs_active_jobs") == 1
+    assert value(samples, "kanikojobs_active_jobs_limit", scope="all") == 9
+    assert value(samples, "kanikojobs_active_jobs_limit", scope="third_party") is None
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("path", ["/metrics", "/metrics/web"])
+def test_with_a_token_set_nothing_is_told_without_it(client: Client, settings: Any, path: str) -> None:
+    settings.KANIKOJOBS_METRICS_TOKEN = "scraper"
+
+    without = client.get(path)
+    wrong = client.get(path, headers={"authorization": "Bearer other"})
+
+    assert (without.status_code, wrong.status_code) == (401, 401)
+    assert b"kanikojobs_" not in without.content + wrong.content
+
+
+def test_one_process_of_several_does_not_speak_for_all(client: Client) -> None:
+    """Without the folder that the workers share, one worker's requests would pass for all."""
+    response = client.get("/metrics/web")
+
+    assert response.status_code == 404
+    assert "-c python:project.web_server" in response.content.decode()
+
+
+def test_the_workers_of_a_web_server_tell_the_same(
+    local_stack: LocalStack, transactional_db: None, request: pytest.FixtureRequest
+) -> None:
+    """Real gunicorn with three workers: whichever is asked, the system's numbers and the requests are the same."""
+    attempts(created=[0.1, 0.2])
+    port = free_port()
+    command = ["-m", "gunicorn", "-c", "python:project.web_server", "project.wsgi", "--bind", f"127.0.0.1:{port}"]
+    web = local_stack.start_process(
+        name=request.node.name,
+        command=[sys.executable, *command, "--workers", "3", "--access-logfile", "-", "--access-logformat", "by %(p)s"],
+        env={"DATABASE_URL": _test_database_url(), "RABBITMQ_URL": ""},
+    )
+    try:
+        web.wait_until(lambda: http_status("GET", "/health", port=port) == 200, seconds=30)
+        before = requests_counted(port)
+        scrapes = [get(port, "/metrics") for _ in range(12)]
+        after = requests_counted(port)
+        workers = {line for line in web.log.read_text().splitlines() if line.startswith("by ")}
+    finally:
+        web.stop()
+        local_stack.forget(web)
+
+    stable = {re.sub(r"(?m)^kanikojobs_\w+_(age_)?seconds(\{.*\})? .*$", "", text) for text in scrapes}
+    assert len(workers) > 1
+    assert len(stable) == 1
+    assert "kaniko_job_creation_success_total 2.0" in scrapes[0]
+    assert "python_gc" not in scrapes[0]
+    assert after - before == 13  # the scrapes, and the question before them
+
+
+def get(port: int, path: str) -> str:
+    with urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+        return str(answer.read().decode())
+
+
+def requests_counted(port: int) -> float:
+    (found,) = (
+        sample.value
+        for family in parser.text_string_to_metric_families(get(port, "/metrics/web"))
+        for sample in family.samples
+        if sample.name == "django_http_requests_before_middlewares_total"
+    )
+    return found

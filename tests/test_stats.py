@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pytest_django import Settings
 
-from kanikojobs import stats, tallies
+from kanikojobs import backlog, stats, tallies
 from kanikojobs.states import State
 from tests.factories import a_dead_letter, a_kaniko_job
 
@@ -23,7 +23,7 @@ def test_the_backlog_is_what_is_unfinished() -> None:
     for state in (*State, State.QUEUED, State.CREATED):
         a_kaniko_job(state=state)
 
-    waiting = stats.backlog()
+    waiting = backlog.backlog()
 
     assert (waiting.queued, waiting.creating, waiting.created, waiting.running) == (3, 1, 2, 2)
     assert waiting.oldest_queued_at == oldest
@@ -32,7 +32,7 @@ def test_the_backlog_is_what_is_unfinished() -> None:
 def test_without_a_backlog_nothing_is_the_oldest() -> None:
     a_kaniko_job(state=State.SUCCEEDED)
 
-    assert stats.backlog() == stats.Backlog(0, 0, 0, 0, None)
+    assert backlog.backlog() == backlog.Backlog(0, 0, 0, 0, None)
 
 
 def test_the_first_versions_keys_are_read_from_rows_and_tallies(settings: Settings) -> None:
@@ -102,4 +102,4 @@ def test_open_dead_letters_are_counted_up_to_a_number() -> None:
     for _ in range(4):
         a_dead_letter()
 
-    assert (stats.open_dead_letters(), stats.open_dead_letters(most=3)) == (4, 3)
+    assert (backlog.open_dead_letters(), backlog.open_dead_letters(most=3)) == (4, 3)

@@ -113,8 +113,8 @@ def _start(stack: LocalStack, *, env: dict[str, str], account: Account) -> None:
     """The system's processes, until the web answers."""
     console.print("Starting web, consumer and workers …")
     address = f"127.0.0.1:{account.port}"
-    gunicorn = [sys.executable, "-m", "gunicorn", "project.wsgi", "--bind", address, "--workers", "2"]
-    web = stack.start_process(name="web", command=[*gunicorn, "--access-logfile", "-"], env=env)
+    gunicorn = [sys.executable, "-m", "gunicorn", "-c", "python:project.web_server", "project.wsgi"]
+    web = stack.start_process(name="web", command=[*gunicorn, "--bind", address, "--workers", "2"], env=env)
     stack.start_process(name="consumer", command=_manage("consume_queue"), env=env)
     stack.start_process(name="workers", command=_manage("qcluster"), env=env)
     if _WATCHER.exists():
