@@ -162,7 +162,9 @@ def _claim_in_turn(priority: int, *, most: int, token: UUID, lease: timedelta) -
     with connection.cursor() as cursor:
         # `hop` walks the index of due rows from third party to third party, on from the one whose turn was last and
         # round to it again, until it has met as many with free places as rows are wanted. So a claim costs the same
-        # whether ten rows wait or a million, and the partial index never holds one that is finished.
+        # whether ten rows wait or a million, and the partial index never holds one that is finished. Rows are locked
+        # where that index finds them, not in a join with the table: until autovacuum has seen a burst, the planner
+        # believes that hardly anything is queued, and chose a join that took 40 ms instead of 1.
         cursor.execute(
             f"""
             WITH RECURSIVE place (third_party_id, free) AS (
@@ -199,14 +201,11 @@ def _claim_in_turn(priority: int, *, most: int, token: UUID, lease: timedelta) -
                     WHERE state = 'queued' AND run_at IS NULL
                       AND job.priority = %(priority)s AND job.third_party_id = hop.third_party_id
                     ORDER BY id LIMIT LEAST(hop.free, ceil(%(most)s::float / (SELECT max(met) FROM hop)))
+                    FOR UPDATE SKIP LOCKED
                 ) first
                 WHERE hop.position > 0 AND hop.free > 0
             ), chosen AS (
-                SELECT job.id, candidate.turn, candidate.position
-                FROM candidate JOIN kanikojobs_kanikojob job USING (id)
-                WHERE job.state = 'queued'
-                ORDER BY candidate.turn, candidate.position LIMIT %(most)s
-                FOR UPDATE OF job SKIP LOCKED
+                SELECT id, turn, position FROM candidate ORDER BY turn, position LIMIT %(most)s
             ), claimed AS (
                 UPDATE kanikojobs_kanikojob job SET
                     state = 'creating', claim = %(token)s, creating_at = clock_timestamp(),
