@@ -1,5 +1,6 @@
 """Who acts, and the record of it: written in the transaction of the action, so that neither is without the other."""
 
+import getpass
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,3 +61,12 @@ def record(
         outcome=outcome,
         detail=detail or {},
     )
+
+
+def at_the_command_line() -> Author:
+    """Who the operating system says is asking. A container's user need not have a name."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = "unknown"
+    return Author(name=name[:150], via=OperatorAction.Via.COMMAND)

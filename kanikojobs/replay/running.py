@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 State = ReplayRun.State
 
 # How long a claimed step may wait for a worker before it is due again.
-CLAIM_LEASE = timedelta(seconds=15)
+CLAIM_LEASE = timedelta(seconds=5)
 # A run with a rate is handed over in this many steps per second at most: smooth, and not a transaction per item.
 STEPS_PER_SECOND = 2
 # A run that fell behind (a restart, a slow database) catches up by no more than this.
@@ -312,8 +312,9 @@ def _retry(verdicts: Sequence[Verdict]) -> list[Made]:
             INSERT INTO kanikojobs_kanikojob (
                 event_id, number, name, namespace, priority, third_party_id, parser_id, overrides
             )
-            SELECT event.id, retried.number, retried.name, %s, event.priority, event.third_party_id, event.parser_id,
-                   last.overrides
+            SELECT event.id, retried.number, retried.name, %s,
+                   COALESCE((last.overrides ->> 'priority')::smallint, event.priority),
+                   event.third_party_id, event.parser_id, last.overrides
             FROM unnest(%s::bigint[], %s::integer[], %s::text[], %s::bigint[]) WITH ORDINALITY
                 AS retried (event_id, number, name, last_job_id, position)
             JOIN kanikojobs_jobstartevent event ON event.id = retried.event_id
