@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,8 +16,8 @@ import pytest
 
 from deploy.local import rabbitmq_programs
 from deploy.local.postgres import Postgres
-from deploy.local.private_place import UNPRIVILEGED_USER, package_for
-from deploy.local.process_tree import await_end, living, tree
+from deploy.local.private_place import UNPRIVILEGED_USER, package_for, system_user
+from deploy.local.process_tree import living, tree
 from deploy.local.rabbitmq import RabbitMQ
 from deploy.local.stack import CHECKOUT, Given, LocalStack, StackError, remove_leftovers
 
@@ -113,9 +114,14 @@ def test_postgres_starts_although_its_killed_predecessors_number_is_taken(postgr
     pid_file = postgres_server.data / "postmaster.pid"
     postgres_server.kill()
     _, _, rest = pid_file.read_text().partition("\n")
-    pid_file.write_text(f"{os.getppid()}\n{rest}")
+    somebody = subprocess.Popen(["sleep", "60"], user=system_user())
+    pid_file.write_text(f"{somebody.pid}\n{rest}")
 
-    postgres_server.start()
+    try:
+        postgres_server.start()
+    finally:
+        somebody.kill()
+        somebody.wait()
 
     assert postgres_server.running
 
@@ -172,8 +178,9 @@ def test_two_stacks_live_side_by_side_and_each_ends_with_its_owner(tmp_path: Pat
     processes_of_first, processes_of_second = first.processes(), second.processes()
 
     first.process.kill()
-    await_end(processes_of_first)
-    still_up = {pid for pid in processes_of_second if living(pid)}
+    first.process.wait()
+    _give_the_guardian_time(first)
+    second_is_up = second.process.poll() is None
     database_url, rabbitmq_url = urls_of_second
     psycopg.connect(database_url).close()
     pika.BlockingConnection(pika.URLParameters(rabbitmq_url)).close()
@@ -181,8 +188,8 @@ def test_two_stacks_live_side_by_side_and_each_ends_with_its_owner(tmp_path: Pat
     code = second.process.wait()
 
     assert not set(urls_of_first) & set(urls_of_second)
-    assert not first.processes()
-    assert still_up == processes_of_second
+    assert not {pid for pid in processes_of_first if living(pid)} | first.processes()
+    assert second_is_up
     assert code == 128 + signal.SIGINT
     assert not {pid for pid in processes_of_second if living(pid)} | second.processes()
 
@@ -195,11 +202,14 @@ def test_an_owner_that_ends_while_it_starts_leaves_nothing_running(
     owner.wait_for("starting")
     while not _processes_of(owner.folder):
         assert owner.process.poll() is None
-    begun = owner.processes()
+        time.sleep(0.01)
 
     owner.process.send_signal(number)
     code = owner.process.wait()
-    await_end(begun | _processes_of(owner.folder))
+    if number == signal.SIGKILL:
+        _give_the_guardian_time(owner)
+    else:
+        assert not list(owner.folder.glob("rabbitmq"))
 
     assert code == (-number if number == signal.SIGKILL else 128 + number)
     assert not owner.processes()
@@ -273,6 +283,12 @@ def test_a_python_that_is_too_old_gets_one_clear_line(tmp_path: Path) -> None:
         f"{old} is Python 3.9 and 3.11 or newer is needed. Name another: make PYTHON=/path/to/python3.12"
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["python3"]
+
+
+def _give_the_guardian_time(owner: Owner) -> None:
+    deadline = time.monotonic() + 20
+    while owner.processes() and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def _processes_of(folder: Path) -> set[int]:
