@@ -1,0 +1,204 @@
+"""Replays under fire: killed at any moment, driven by several at once, started twice, and raced by a person."""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from threading import Barrier
+
+import pytest
+from django.db import connection, connections
+
+from kanikojobs import dead_letters, retry, tallies
+from kanikojobs.models import DeadLetter, FailureGroup, JobStartEvent, KanikoJob, ReplayItem, ReplayRun
+from kanikojobs.replay import running, runs
+from kanikojobs.replay.plan import now
+from kanikojobs.replay.runs import NothingToReplay, Pace
+from kanikojobs.replay.selection import Selection
+from tests.factories import a_message
+from tests.replay_cases import AN_OPERATOR, a_failed_build, an_expired
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def expired(count: int) -> None:
+    dead_letters.record_from_broker([a_message() for _ in range(count)])
+
+
+def started(selection: Selection | None = None, **how: int) -> ReplayRun:
+    return runs.start(
+        selection=selection or Selection(),
+        cut_off=now(),
+        pace=Pace(**how),
+        author=AN_OPERATOR,
+        reason="The registry is back.",
+    )
+
+
+@pytest.fixture
+def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step whose worker was killed is due again after a moment, so that the test need not wait for it."""
+    monkeypatch.setattr(running, "CLAIM_LEASE", timedelta(seconds=0.3))
+
+
+@pytest.fixture
+def driver() -> Iterator[Callable[[], int]]:
+    """Starts a process that takes due steps until there is no unfinished run; returns its id."""
+    started: list[int] = []
+
+    def start() -> int:
+        # The child must not speak, or end, on the connection of this process.
+        connections.close_all()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                while ReplayRun.objects.filter(state__in=["running", "probing"]).exists():
+                    for due in running.claim_due():
+                        running.step(due)
+            finally:
+                os._exit(0)
+        started.append(pid)
+        return pid
+
+    yield start
+    for pid in started:
+        try:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.05)
+    pytest.fail("it did not come about within 30 seconds")
+
+
+def is_all_out(run: ReplayRun) -> bool:
+    run.refresh_from_db()
+    return run.state in ("settling", "finished")
+
+
+def each_was_replayed_once(run: ReplayRun, *, letters: int) -> None:
+    assert (run.total, run.handled, run.queued) == (letters, letters, letters)
+    assert run.items.filter(outcome="queued").count() == letters
+    assert JobStartEvent.objects.count() == KanikoJob.objects.count() == letters
+    assert not DeadLetter.objects.exclude(state="replayed").exists()
+    assert list(FailureGroup.objects.values_list("open_letters", "state")) == [(0, "settled")]
+    assert tallies.totals(prefix="replay/")["replay/queued"].count == letters
+
+
+@pytest.mark.usefixtures("short_leases")
+def test_killed_at_any_moment_it_goes_on_and_replays_each_letter_once(driver: Callable[[], int]) -> None:
+    expired(300)
+    run = started(batch=4)
+    chance = random.Random()
+    kills = 0
+
+    while kills < 8 and not is_all_out(run):
+        pid = driver()
+        time.sleep(chance.uniform(0.02, 0.4))
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        kills += 1
+    driver()
+    wait_for(lambda: is_all_out(run))
+
+    assert kills > 1
+    each_was_replayed_once(run, letters=300)
+
+
+@pytest.mark.usefixtures("short_leases")
+def test_several_that_drive_one_run_take_each_letter_once(driver: Callable[[], int]) -> None:
+    expired(120)
+    run = started(batch=2)
+
+    for _ in range(3):
+        driver()
+    wait_for(lambda: is_all_out(run))
+
+    each_was_replayed_once(run, letters=120)
+
+
+def in_parallel(*calls: Callable[[], object]) -> list[object]:
+    """Make the calls at once, each in a thread with a connection of its own; what they raise is their result."""
+    barrier = Barrier(len(calls))
+
+    def make(call: Callable[[], object]) -> object:
+        barrier.wait()
+        try:
+            return call()
+        except (NothingToReplay, AssertionError) as error:
+            return error
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(make, calls))
+
+
+@pytest.mark.parametrize("round", range(3))
+def test_of_overlapping_runs_that_are_started_at_once_each_letter_is_in_one(round: int) -> None:
+    expired(60)
+    ids = list(DeadLetter.objects.order_by("id").values_list("id", flat=True))
+
+    found = in_parallel(
+        lambda: started(),
+        lambda: started(Selection(ids=tuple(ids[:40]))),
+        lambda: started(Selection(ids=tuple(ids[20:]))),
+        lambda: started(),
+    )
+
+    begun = [run for run in found if isinstance(run, ReplayRun)]
+    assert sum(run.total for run in begun) == 60
+    assert ReplayItem.objects.values("letter").distinct().count() == ReplayItem.objects.count() == 60
+    assert len(begun) + sum(isinstance(error, NothingToReplay) for error in found) == 4
+
+
+def test_a_retry_by_hand_at_the_same_moment_makes_one_kaniko_job_more_and_not_two() -> None:
+    letters = [a_failed_build() for _ in range(8)]
+    run = started()
+    (due,) = running.claim_due(run_id=run.pk)
+
+    in_parallel(
+        lambda: running.step(due),
+        *(
+            lambda letter=letter: retry.retry(letter.kaniko_job_id, author=AN_OPERATOR, reason="By hand.")  # type: ignore[misc]
+            for letter in letters
+        ),
+    )
+
+    run.refresh_from_db()
+    assert KanikoJob.objects.filter(number=2, state="queued").count() == 8
+    assert KanikoJob.objects.count() == 16
+    assert run.queued + run.active == run.handled == 8
+
+
+def test_a_pause_and_a_step_at_the_same_moment_leave_a_paused_run_with_right_counts() -> None:
+    for _ in range(6):
+        an_expired()
+    run = started(batch=2)
+    (due,) = running.claim_due(run_id=run.pk)
+
+    in_parallel(lambda: running.step(due), lambda: runs.pause(run_id=run.pk, author=AN_OPERATOR, reason="Stop."))
+
+    run.refresh_from_db()
+    assert run.state == "paused"
+    assert run.handled == run.queued == KanikoJob.objects.count()
+
+
+def test_two_who_cancel_at_once_cancel_once() -> None:
+    expired(5)
+    run = started()
+
+    done = in_parallel(*(lambda: runs.cancel(run_id=run.pk, author=AN_OPERATOR, reason="Enough.") for _ in range(3)))
+
+    run.refresh_from_db()
+    assert sorted(done) == [False, False, True]  # type: ignore[type-var]
+    assert (run.state, run.withdrawn) == ("cancelled", 5)
