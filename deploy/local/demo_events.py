@@ -23,7 +23,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of message, and what each one of it comes to."""
+    """A kind of message, and what each one of it comes to. None means that more than one number is right."""
 
     name: str
     recorded: int = 0
@@ -31,7 +31,7 @@ class Kind:
     dead_letters: int = 0
     jobs_created: int = 0
     jobs_failed: int = 0
-    retried: int = 0
+    retried: int | None = 0
 
 
 VALID = Kind("valid", recorded=1, jobs_created=1)
@@ -43,7 +43,8 @@ INCOMPLETE = Kind("fields missing", dead_letters=1)
 FORBIDDEN_SOURCE = Kind("source not allowed", recorded=1, dead_letters=1, jobs_failed=1)
 REFUSED = Kind("refused by the API", recorded=1, dead_letters=1, jobs_failed=1)
 BUSY = Kind("API busy: 429, 500", recorded=1, jobs_created=1, retried=1)
-ANSWER_LOST = Kind("create unanswered", recorded=1, jobs_created=1, retried=1)
+# Who finds out first that the Job is there: the next try, or the watcher.
+ANSWER_LOST = Kind("create unanswered", recorded=1, jobs_created=1, retried=None)
 
 # How many of each; what is missing to the totals is valid.
 _BY_QUEUE = {

@@ -54,7 +54,7 @@ def read(traffic: Traffic, *, database: psycopg.Connection, cluster: dict[str, i
         f"{kind.name}: {column.replace('_', ' ')} {found[kind][column]}, not {count * getattr(kind, column)}"
         for kind, count in traffic.sent.items()
         for column in COLUMNS
-        if found[kind][column] != count * getattr(kind, column)
+        if getattr(kind, column) is not None and found[kind][column] != count * getattr(kind, column)
     ]
     if cluster is not None:
         differences += _cluster_differences(traffic, cluster=cluster)
