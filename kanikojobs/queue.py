@@ -23,7 +23,7 @@ from django_q.signing import SignedPackage
 from kanikojobs import claims, outages, stopping
 from kanikojobs.heartbeats import Pulse
 from kanikojobs.models import Heartbeat
-from kanikojobs.replay import running
+from kanikojobs.replay import rules, running
 
 log = structlog.get_logger(__name__)
 
@@ -32,6 +32,8 @@ log = structlog.get_logger(__name__)
 SLOW_POLL = 1.0
 # How often it looks for due steps of replays when nothing wakes it, in seconds.
 REPLAYS_POLL = 0.1
+# How often it looks for standing rules that are due, in seconds.
+RULES_POLL = 5.0
 # How often it looks into Django-Q2's own table for plain tasks, in seconds.
 PLAIN_TASKS_POLL = 1.0
 Package = tuple[Any, str]
@@ -51,7 +53,7 @@ class KanikoJobBroker(ORM):
     def _start(self) -> None:
         self._listening_on: object = None
         self._plain_tasks_seen_at = 0.0
-        self._replays_seen_at = 0.0
+        self._replays_seen_at = self._rules_seen_at = 0.0
         self._claimed: deque[Portion] = deque()
         # A claim of which we never heard whether it was committed.
         self._unheard_of: UUID | None = None
@@ -135,10 +137,14 @@ class KanikoJobBroker(ORM):
         if time.monotonic() - self._replays_seen_at < REPLAYS_POLL:
             return []
         self._replays_seen_at = time.monotonic()
-        return [
+        tasks = [
             _task("kanikojobs.tasks.replay_step", step.run_id, step.token.isoformat(), name=f"replay {step.run_id}")
             for step in running.claim_due()
         ]
+        if time.monotonic() - self._rules_seen_at >= RULES_POLL:
+            self._rules_seen_at = time.monotonic()
+            tasks += [_task("kanikojobs.tasks.apply_rule", id, name=f"rule {id}") for id in rules.claim_due()]
+        return tasks
 
     def _plain_tasks(self) -> list[Package]:
         if time.monotonic() - self._plain_tasks_seen_at < PLAIN_TASKS_POLL:

@@ -100,7 +100,7 @@ class ReplayRule(models.Model):
     rate = models.FloatField(default=1.0, help_text="Dead letters per second.")
     max_failure_rate = models.FloatField(default=50.0, help_text="Percent that may fail again before it stops.")
     most_times = models.PositiveSmallIntegerField(
-        default=3, help_text="Kaniko Jobs per event, the first included, after which a person has to look."
+        default=3, help_text="Kaniko Jobs per event, the first included, after which a person has to look; at least 2."
     )
     made_by = models.CharField(max_length=150)
     reason = models.CharField(max_length=500)
@@ -111,7 +111,7 @@ class ReplayRule(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["name"], name="replayrule_name_once"),
             models.CheckConstraint(
-                condition=Q(rate__gt=0, most_times__gte=1, max_failure_rate__gte=0, max_failure_rate__lte=100),
+                condition=Q(rate__gt=0, most_times__gte=2, max_failure_rate__gte=0, max_failure_rate__lte=100),
                 name="replayrule_is_bounded",
             ),
             models.CheckConstraint(condition=~Q(made_by="") & ~Q(reason=""), name="replayrule_says_who_and_why"),

@@ -5,7 +5,7 @@ from datetime import datetime
 from uuid import UUID
 
 from kanikojobs import creation
-from kanikojobs.replay import running
+from kanikojobs.replay import rules, running
 from kanikojobs.replay.running import DueStep
 
 
@@ -18,3 +18,9 @@ def replay_step(run_id: int, token: str) -> str:
     """Take a claimed step of a replay, and those that are due right after it for a second or two."""
     run = running.advance(DueStep(run_id, datetime.fromisoformat(token)), seconds=2)
     return f"replay {run_id}: {run.state if run else 'left to others'}"
+
+
+def apply_rule(rule_id: int) -> str:
+    """Start what is due by a standing rule."""
+    run = rules.apply(rule_id)
+    return f"rule {rule_id}: {f'replay {run.pk}' if run else 'nothing due'}"

@@ -49,8 +49,8 @@ def ended(
     return job
 
 
-def a_failed_build(message: Message | None = None, **why: str) -> DeadLetter:
-    job = ended(recorded(message), State.FAILED, **why)
+def a_failed_build(event: Message | None = None, **why: str) -> DeadLetter:
+    job = ended(recorded(event), State.FAILED, **why)
     return DeadLetter.objects.get(kaniko_job=job)
 
 

@@ -66,7 +66,7 @@ class Migration(migrations.Migration):
                 ('delay', models.PositiveIntegerField(default=300, help_text='Seconds to wait after a death.')),
                 ('rate', models.FloatField(default=1.0, help_text='Dead letters per second.')),
                 ('max_failure_rate', models.FloatField(default=50.0, help_text='Percent that may fail again before it stops.')),
-                ('most_times', models.PositiveSmallIntegerField(default=3, help_text='Kaniko Jobs per event, the first included, after which a person has to look.')),
+                ('most_times', models.PositiveSmallIntegerField(default=3, help_text='Kaniko Jobs per event, the first included, after which a person has to look; at least 2.')),
                 ('made_by', models.CharField(max_length=150)),
                 ('reason', models.CharField(max_length=500)),
                 ('made_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
@@ -230,7 +230,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='replayrule',
-            constraint=models.CheckConstraint(condition=models.Q(('max_failure_rate__gte', 0), ('max_failure_rate__lte', 100), ('most_times__gte', 1), ('rate__gt', 0)), name='replayrule_is_bounded'),
+            constraint=models.CheckConstraint(condition=models.Q(('max_failure_rate__gte', 0), ('max_failure_rate__lte', 100), ('most_times__gte', 2), ('rate__gt', 0)), name='replayrule_is_bounded'),
         ),
         migrations.AddConstraint(
             model_name='replayrule',

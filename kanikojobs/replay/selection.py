@@ -60,6 +60,7 @@ class Selection:
             groups = FailureGroup.objects.filter(transient_class=self.transient_class)
             letters = letters.filter(fingerprint__in=groups.values("fingerprint"))
         if self.most_number is not None:
+            # Letters that are about no Kaniko Job have no number.
             letters = letters.exclude(kaniko_job__number__gt=self.most_number)
         return letters
 
