@@ -18,6 +18,7 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 from django_q.exceptions import TimeoutException
 
 from kanikojobs import claims, dead_letters, durations, outages, stopping, tallies, verdicts
+from kanikojobs.cursors import binding_cursor
 from kanikojobs.errors import ClusterUnavailable
 from kanikojobs.heartbeats import instance_name
 from kanikojobs.manifest.builds import Build
@@ -53,19 +54,19 @@ def create(*, token: UUID, kaniko_jobs: Sequence[int], on_trial: bool = False) -
     """
     # Django-Q2 kills a worker whose task takes too long. Before that the rest is given back, not lost.
     stop_at = time.monotonic() + settings.KANIKOJOBS_TASK_TIMEOUT.total_seconds() / 3
-    held = _patiently(lambda: _begin_if_of_use(token=token, kaniko_jobs=kaniko_jobs, on_trial=on_trial), until=stop_at)
-    if held is None:
-        return CreationResult(given_back=len(kaniko_jobs))
+    held, given_back = _patiently(
+        lambda: _begin_if_of_use(token=token, kaniko_jobs=kaniko_jobs, on_trial=on_trial), until=stop_at
+    )
+    if not held:
+        return CreationResult(given_back=given_back)
     calls = make_calls(held, stop_at=stop_at, on_trial=on_trial)
     return _patiently(lambda: settle(calls, token=token), until=stop_at + 10)
 
 
-def _begin_if_of_use(*, token: UUID, kaniko_jobs: Sequence[int], on_trial: bool) -> list[Held] | None:
-    """The rows with their attempts opened, or None if there is no use in calls and they were given back."""
-    if stopping.is_asked_for() or (not on_trial and outages.current()):
-        claims.release(token=token, kaniko_jobs=kaniko_jobs)
-        return None
-    return begin(token=token, kaniko_jobs=kaniko_jobs)
+def _begin_if_of_use(*, token: UUID, kaniko_jobs: Sequence[int], on_trial: bool) -> tuple[list[Held], int]:
+    """The rows with their attempts opened; or none, and how many were given back because calls are of no use now."""
+    held = [] if stopping.is_asked_for() else begin(token=token, kaniko_jobs=kaniko_jobs, on_trial=on_trial)
+    return held, 0 if held else claims.release(token=token, kaniko_jobs=kaniko_jobs)
 
 
 def _patiently(step: Callable[[], T], *, until: float) -> T:
@@ -86,16 +87,17 @@ def _patiently(step: Callable[[], T], *, until: float) -> T:
         delay = min(1.0, 2 * delay)
 
 
-def begin(*, token: UUID, kaniko_jobs: Sequence[int]) -> list[Held]:
-    """Renew the lease of the rows that are still held, and open an attempt for each."""
-    with connection.cursor() as cursor:
+def begin(*, token: UUID, kaniko_jobs: Sequence[int], on_trial: bool = False) -> list[Held]:
+    """Renew the lease of the rows that are still held, and open an attempt for each; none during an outage."""
+    with binding_cursor() as cursor:
         cursor.execute(
             # A worker can come to a row after its lease ran out and another claimed it: the claim is in the WHERE.
             # An attempt that is open already is one that a first `begin` has committed unheard.
             """
             WITH held AS (
                 UPDATE kanikojobs_kanikojob SET leased_until = clock_timestamp() + make_interval(secs => %(lease)s)
-                WHERE id = ANY (%(ids)s) AND claim = %(token)s AND state = 'creating'
+                WHERE id = ANY (%(ids)s::bigint[]) AND claim = %(token)s AND state = 'creating'
+                  AND (%(on_trial)s OR NOT EXISTS (SELECT FROM kanikojobs_outage WHERE ongoing))
                 RETURNING id, event_id, number, name, namespace, retries_used, overrides
             ), before AS (
                 SELECT held.id AS kaniko_job_id, attempt.id, attempt.number, attempt.outcome
@@ -125,7 +127,9 @@ def begin(*, token: UUID, kaniko_jobs: Sequence[int]) -> list[Held]:
                 "ids": list(kaniko_jobs),
                 "token": token,
                 "worker": instance_name(),
+                "on_trial": on_trial,
             },
+            prepare=True,
         )
         rows = cursor.fetchall()
     order = {id: position for position, id in enumerate(kaniko_jobs)}
@@ -275,7 +279,7 @@ def settle(calls: Calls, *, token: UUID) -> CreationResult:
 
 def _close_attempts(reached: Sequence[tuple[Held, Verdict]]) -> set[int]:
     """Write the verdicts; return the attempts that were still open. One that was given up as lost stays so."""
-    with connection.cursor() as cursor:
+    with binding_cursor() as cursor:
         cursor.execute(
             """
             UPDATE kanikojobs_jobattempt attempt SET
@@ -294,6 +298,7 @@ def _close_attempts(reached: Sequence[tuple[Held, Verdict]]) -> set[int]:
                 [verdict.message for _, verdict in reached],
                 [verdict.duration for _, verdict in reached],
             ],
+            prepare=True,
         )
         return {row[0] for row in cursor.fetchall()}
 

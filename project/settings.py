@@ -180,8 +180,8 @@ KANIKOJOBS_MAX_QUEUE_SIZE = env.integer("KANIKOJOBS_MAX_QUEUE_SIZE", 100, least=
 KANIKOJOBS_TASK_TIMEOUT = env.duration("KANIKOJOBS_TASK_TIMEOUT", "60s", least="5s")
 KANIKOJOBS_LEASE = env.duration("KANIKOJOBS_LEASE", "90s", least="5s")
 # Kaniko Jobs per task: a worker commits once for all of a task's, so larger ones cost less and finish later.
-KANIKOJOBS_TASK_SIZE = 8
-KANIKOJOBS_CLAIM_SIZE = max(1, min(KANIKOJOBS_MAX_QUEUE_SIZE // 2, KANIKOJOBS_WORKER_COUNT * KANIKOJOBS_TASK_SIZE))
+KANIKOJOBS_TASK_SIZE = 16
+KANIKOJOBS_CLAIM_SIZE = max(1, min(KANIKOJOBS_MAX_QUEUE_SIZE * 4 // 5, KANIKOJOBS_WORKER_COUNT * KANIKOJOBS_TASK_SIZE))
 Q_CLUSTER = {
     "name": "kanikojobs",
     "broker_class": "kanikojobs.queue.KanikoJobBroker",
@@ -208,6 +208,9 @@ KUBECONFIG = env.text("KUBECONFIG")
 KANIKOJOBS_NAMESPACE = env.text("KANIKOJOBS_NAMESPACE", "kaniko-builds")
 KANIKOJOBS_MAX_ACTIVE_JOBS = env.integer("KANIKOJOBS_MAX_ACTIVE_JOBS", 0)
 KANIKOJOBS_MAX_ACTIVE_JOBS_PER_THIRD_PARTY = env.integer("KANIKOJOBS_MAX_ACTIVE_JOBS_PER_THIRD_PARTY", 0)
+KANIKOJOBS_CONCURRENCY_POLICY = env.choice(
+    "KANIKOJOBS_CONCURRENCY_POLICY", "Queue", ("Queue", "Allow", "Forbid", "Replace")
+)
 KANIKOJOBS_KUBERNETES_TIMEOUT = env.duration("KANIKOJOBS_KUBERNETES_TIMEOUT", "10s", least="100ms")
 # How often the watcher lists all Jobs and pods anew: the net under its watches.
 KANIKOJOBS_WATCH_RESYNC = env.duration("KANIKOJOBS_WATCH_RESYNC", "5m", least="1s")
