@@ -160,15 +160,16 @@ def _judge(row: Row, tracked: Tracked, *, plan: _Plan, applied: Applied) -> None
                 applied.read_first.append((row.name, wanted))
             return
     if found.state == State.FAILED and row.cancel_requested_at is not None and (tracked.gone or job.terminating):
-        found = Diagnosis(state=State.CANCELLED, reason=retry.CANCELLED, message=row.message, node=found.node)
+        end = retry.cancelled(id=row.id, reason=row.reason, message=row.message)
+        found = Diagnosis(state=end.to, reason=end.reason, message=end.message, node=found.node)
     elif found.reason == "JobVanished":
         plan.vanished.append(row)
     _plan(row, found, tracked=tracked, plan=plan)
 
 
-def _noted(row: Row) -> str:
+def _noted(row: Row) -> tuple[str, str]:
     """Why the row was known to wait, if it never ran."""
-    return row.reason if row.state == State.CREATED else ""
+    return (row.reason, row.message) if row.state == State.CREATED else diagnosis.NOTHING
 
 
 def _log_of(tracked: Tracked, pods: Sequence[diagnosis.Pod]) -> str | None:

@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 from django.conf import settings
 from django.db import connection, transaction
 
-from kanikojobs import tallies
+from kanikojobs import concurrency, tallies
 from kanikojobs.models import HIGHEST_PRIORITY, KanikoJob, Outage
 from kanikojobs.states import State
 
@@ -24,6 +24,9 @@ CHANNEL = "kanikojobs_queued"
 CLAIM_LOCK = 0x6B6A71
 
 UNLIMITED = 2**31 - 1
+
+# As the index `kanikojob_due` has it: who is queued, has no time to wait for, has a place and nobody before them.
+_DUE = "state = 'queued' AND run_at IS NULL AND place IS NOT NULL AND waits_for_id IS NULL"
 
 # Two arms, because each has its own small index.
 _PLACES_TAKEN = """
@@ -63,6 +66,7 @@ def claim(*, most: int, lease: timedelta, token: UUID | None = None, on_trial: b
             return Claim(token)
         lost = _requeue_expired()
         _requeue_waited()
+        concurrency.line_up()
         claimed += _claim_those_with_a_place(most=most, token=token, lease=lease)
         places = min(most - len(claimed), _free_places())
         priority = _most_urgent(HIGHEST_PRIORITY)
@@ -147,10 +151,7 @@ def _most_urgent(least: int) -> int | None:
     """The most urgent priority from this one on with which something is due."""
     with connection.cursor() as cursor:
         cursor.execute(
-            """
-            SELECT priority FROM kanikojobs_kanikojob
-            WHERE state = 'queued' AND run_at IS NULL AND priority >= %s ORDER BY priority LIMIT 1
-            """,
+            f"SELECT priority FROM kanikojobs_kanikojob WHERE {_DUE} AND priority >= %s ORDER BY priority LIMIT 1",  # noqa: S608
             [least],
         )
         row = cursor.fetchone()
@@ -180,12 +181,12 @@ def _claim_in_turn(priority: int, *, most: int, token: UUID, lease: timedelta) -
                 FROM hop CROSS JOIN LATERAL (
                     (
                         SELECT third_party_id, hop.round AS round FROM kanikojobs_kanikojob job
-                        WHERE state = 'queued' AND run_at IS NULL AND priority = %(priority)s
+                        WHERE {_DUE} AND priority = %(priority)s
                           AND job.third_party_id > hop.third_party_id
                         ORDER BY third_party_id LIMIT 1
                     ) UNION ALL (
                         SELECT third_party_id, 1 FROM kanikojobs_kanikojob job
-                        WHERE state = 'queued' AND run_at IS NULL AND priority = %(priority)s AND hop.round = 0
+                        WHERE {_DUE} AND priority = %(priority)s AND hop.round = 0
                         ORDER BY third_party_id LIMIT 1
                     )
                     ORDER BY round LIMIT 1
@@ -198,7 +199,7 @@ def _claim_in_turn(priority: int, *, most: int, token: UUID, lease: timedelta) -
                        row_number() OVER (PARTITION BY hop.position ORDER BY first.id) AS turn
                 FROM hop CROSS JOIN LATERAL (
                     SELECT id FROM kanikojobs_kanikojob job
-                    WHERE state = 'queued' AND run_at IS NULL
+                    WHERE {_DUE}
                       AND job.priority = %(priority)s AND job.third_party_id = hop.third_party_id
                     ORDER BY id LIMIT LEAST(hop.free, ceil(%(most)s::float / (SELECT max(met) FROM hop)))
                     FOR UPDATE SKIP LOCKED

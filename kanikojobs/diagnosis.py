@@ -42,11 +42,14 @@ class Diagnosis:
     needs_log: bool = False
 
 
-def diagnose(job: Job, *, pods: Sequence[Pod], log: str | None = None, noted: str = "") -> Diagnosis:
+NOTHING = ("", "")
+
+
+def diagnose(job: Job, *, pods: Sequence[Pod], log: str | None = None, noted: tuple[str, str] = NOTHING) -> Diagnosis:
     """What a Job, its pods (those that are gone too, as they were last seen) and the culprit's log come to.
 
-    `log` is None while nobody has tried to read it, and empty if there is none. `noted` is the reason for which the
-    Kaniko Job was known to wait, for the case that its pods are gone.
+    `log` is None while nobody has tried to read it, and empty if there is none. `noted` is the reason and the message
+    with which the Kaniko Job was known to wait until now, for the case that its pods tell no more.
     """
     pods = sorted(pods, key=lambda pod: (pod.created_at is not None, pod.created_at, pod.name))
     if not job.end:
@@ -121,17 +124,15 @@ def _disruption(pod: Pod) -> tuple[str, str] | None:
     return None
 
 
-def _failed(job: Job, *, pods: Sequence[Pod], log: str | None, noted: str) -> Diagnosis:
-    started = [pod for pod in pods if pod.started]
+def _failed(job: Job, *, pods: Sequence[Pod], log: str | None, noted: tuple[str, str]) -> Diagnosis:
     node = _node(pods)
-    if job.reason == "DeadlineExceeded" and not started:
-        # Its time ran out before anything ran: what it waited for is the reason, not the clock.
-        waits = next((waits for pod in reversed(pods) if (waits := _waits(pod))), None)
-        if waits is None and noted:
-            waits = (noted, "")
-        if waits:
-            return _as_failed(job, waits[0], f"It waited until its deadline passed. {waits[1]}".rstrip(), node=node)
     if job.reason == "DeadlineExceeded":
+        # If its time ran out before anything ran, what it waited for is the reason, not the clock. The pods are asked
+        # last: the end that a kubelet writes for a container that never ran can look like that of one that did.
+        never_ran = not any(pod.started for pod in pods)
+        waits = noted if noted[0] else next((waits for pod in reversed(pods) if (waits := _waits(pod))), NOTHING)
+        if waits[0] and (never_ran or noted[0]):
+            return _as_failed(job, waits[0], f"It waited until its deadline passed. {waits[1]}".rstrip(), node=node)
         return _as_failed(job, "DeadlineExceeded", job.message or "Its deadline passed.", node=node)
     pod = pods[-1] if pods else None
     if pod is None:
@@ -194,8 +195,8 @@ def _as_failed(job: Job, reason: str, message: str, *, node: str, container: Con
     )
 
 
-def _reason_of(job: Job, *, noted: str) -> str:
-    return noted or (job.reason if job.reason not in ("", "BackoffLimitExceeded") else "BuildFailed")
+def _reason_of(job: Job, *, noted: tuple[str, str]) -> str:
+    return noted[0] or (job.reason if job.reason not in ("", "BackoffLimitExceeded") else "BuildFailed")
 
 
 def _culprit(pod: Pod) -> Container | None:

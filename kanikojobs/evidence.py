@@ -37,10 +37,12 @@ class Wanted:
     @classmethod
     def of(cls, *, name: str, uid: str, pods: Sequence[Pod]) -> "Wanted":
         latest = pods[-MOST_PODS:]
+        # The one that ran last first: it tells most, and may be the next to go.
+        containers = [(pod.name, c.name) for pod in latest for c in pod.containers if c.started]
         return cls(
             name=name,
             uid=uid,
-            containers=tuple((pod.name, c.name) for pod in latest for c in pod.containers if c.started),
+            containers=tuple(reversed(containers)),
             pod_uids=tuple(pod.uid for pod in latest),
         )
 

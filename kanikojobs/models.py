@@ -16,6 +16,7 @@ from django.db import connection, models
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
+from kanikojobs import lines
 from kanikojobs.states import ACTIVE, FINISHED, HAS_A_UID, TRANSITIONS, UNFINISHED, State
 from kanikojobs.storable import printable
 
@@ -135,8 +136,11 @@ class KanikoJobQuerySet(models.QuerySet["KanikoJob"]):
                 """
                 UPDATE kanikojobs_kanikojob job SET
                     state = move.new_state,
-                    reason = move.reason,
-                    message = move.message,
+                    -- Why it is to be cancelled is not forgotten on the way there.
+                    reason = CASE WHEN job.cancel_requested_at IS NOT NULL AND move.new_state <> ALL (%s)
+                        THEN job.reason ELSE move.reason END,
+                    message = CASE WHEN job.cancel_requested_at IS NOT NULL AND move.new_state <> ALL (%s)
+                        THEN job.message ELSE move.message END,
                     job_uid = COALESCE(move.job_uid, job.job_uid),
                     retries_used = job.retries_used + move.spend_retry::int,
                     run_at = CASE WHEN move.new_state = 'queued' THEN move.run_at END,
@@ -164,9 +168,11 @@ class KanikoJobQuerySet(models.QuerySet["KanikoJob"]):
                 WHERE job.id = move.id
                   AND job.state || '>' || move.new_state = ANY (%s)
                   AND (move.claim IS NULL OR job.claim = move.claim)
-                RETURNING job.id
+                RETURNING job.id, job.place > 0 AND job.finished_at IS NOT NULL
                 """,
                 [
+                    list(FINISHED),
+                    list(FINISHED),
                     [move.id for move in moves],
                     [move.to.value for move in moves],
                     # Much of it is somebody else's words, of which one NUL would fail the moves of all.
@@ -182,7 +188,9 @@ class KanikoJobQuerySet(models.QuerySet["KanikoJob"]):
                     allowed,
                 ],
             )
-            return {row[0] for row in cursor.fetchall()}
+            rows = cursor.fetchall()
+        lines.move_up({id for id, leaves_its_line in rows if leaves_its_line})
+        return {id for id, _ in rows}
 
     def note_waits(self, reasons: Mapping[int, tuple[str, str]]) -> None:
         """Say why Jobs that are in Kubernetes wait: a (reason, message) by id, both empty when they do no more."""
@@ -243,6 +251,23 @@ class KanikoJob(models.Model):
     cancel_requested_at = models.DateTimeField(
         null=True, blank=True, help_text="It is cancelled once its Job and pods are gone."
     )
+    place = models.BigIntegerField(
+        null=True,
+        blank=True,
+        help_text="In the line of its third party and parser: empty until it has one, 0 is outside every line.",
+    )
+    # Without a constraint of PostgreSQL's, whose locks on the row pointed to would cross those of whoever moves it.
+    # What is waited for is unfinished, and nothing deletes that.
+    waits_for = models.ForeignKey(
+        "self",
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+        db_index=False,
+        db_constraint=False,
+        help_text="The one before it of the same third party and parser.",
+    )
     overrides = models.JSONField(
         null=True, blank=True, help_text="What a retry has changed of the event's own parameters."
     )
@@ -261,6 +286,19 @@ class KanikoJob(models.Model):
             # A double click on "retry" is harmless by this: the second row cannot be.
             models.UniqueConstraint(
                 fields=["event"], condition=Q(state__in=UNFINISHED), name="kanikojob_one_unfinished_per_event"
+            ),
+            # A line is a line: it has one head, and nobody has two behind them. So two of a line are never active.
+            models.UniqueConstraint(
+                fields=["third_party_id", "parser_id"],
+                condition=Q(place__gt=0, waits_for__isnull=True, state__in=UNFINISHED),
+                name="kanikojob_line_has_one_head",
+            ),
+            models.UniqueConstraint(
+                fields=["waits_for"], condition=Q(waits_for__isnull=False), name="kanikojob_one_follower"
+            ),
+            models.CheckConstraint(
+                condition=Q(waits_for__isnull=True) | Q(state__in=[State.QUEUED, *FINISHED]),
+                name="kanikojob_who_waits_is_queued",
             ),
             models.CheckConstraint(condition=Q(number__gte=1), name="kanikojob_number_at_least_1"),
             models.CheckConstraint(condition=Q(state__in=State.values), name="kanikojob_state_known"),
@@ -291,8 +329,16 @@ class KanikoJob(models.Model):
             # The claim reads this in order and never sees a row that is finished: its cost does not grow with history.
             models.Index(
                 fields=["priority", "third_party_id", "id"],
-                condition=Q(state=State.QUEUED, run_at__isnull=True),
+                condition=Q(state=State.QUEUED, run_at__isnull=True, place__isnull=False, waits_for__isnull=True),
                 name="kanikojob_due",
+            ),
+            models.Index(
+                fields=["id"], condition=Q(state=State.QUEUED, place__isnull=True), name="kanikojob_without_place"
+            ),
+            models.Index(
+                fields=["third_party_id", "parser_id", "place"],
+                condition=Q(place__gt=0, state__in=UNFINISHED),
+                name="kanikojob_lines",
             ),
             models.Index(fields=["third_party_id"], condition=Q(state__in=ACTIVE), name="kanikojob_active"),
             models.Index(

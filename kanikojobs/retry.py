@@ -15,7 +15,7 @@ from django.db import transaction
 from django.db.models import Max
 from django.db.models.functions import Now
 
-from kanikojobs import audit, claims, naming, tallies
+from kanikojobs import audit, claims, concurrency, naming, tallies
 from kanikojobs.audit import Author
 from kanikojobs.errors import PermanentError
 from kanikojobs.manifest import job_manifest
@@ -26,6 +26,8 @@ from kanikojobs.states import FINISHED, State
 
 CANCELLED = "CancelledByOperator"
 CANCELLING = "Cancelling"
+# Why a row was cancelled in the end, by the reason that it has while its Job is being removed.
+_ENDS = {CANCELLING: CANCELLED, concurrency.REPLACING: concurrency.REPLACED}
 
 # What a retry may change of the event's own parameters, with the type of each.
 OVERRIDABLE: dict[str, type] = {
@@ -126,11 +128,16 @@ def cancel(id: int, *, author: Author, reason: str) -> Act:
 _UNFINISHED = set(State) - set(FINISHED)
 
 
+def cancelled(*, id: int, reason: str, message: str) -> Move:
+    """The move of a row whose Job is gone, as it was asked for; `reason` and `message` are those that it has now."""
+    return Move(id=id, to=State.CANCELLED, reason=_ENDS.get(reason, CANCELLED), message=message)
+
+
 def _locked(id: int) -> KanikoJob:
     """The Kaniko Job as it is now; nobody else acts on its event, or moves it, until the transaction ends."""
     event_id = KanikoJob.objects.values_list("event_id", flat=True).get(pk=id)
-    JobStartEvent.objects.select_for_update().get(pk=event_id)
-    return KanikoJob.objects.select_for_update(of=("self",)).select_related("event").get(pk=id)
+    JobStartEvent.objects.select_for_update(no_key=True).get(pk=event_id)
+    return KanikoJob.objects.select_for_update(of=("self",), no_key=True).select_related("event").get(pk=id)
 
 
 def _acted(

@@ -30,6 +30,7 @@ class Suspect:
     name: str
     job_uid: str
     state: State
+    reason: str = ""
     message: str = ""
 
 
@@ -58,7 +59,7 @@ def to_be_cancelled() -> list[Suspect]:
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            SELECT id, name, job_uid, state, message FROM kanikojobs_kanikojob
+            SELECT id, name, job_uid, state, reason, message FROM kanikojobs_kanikojob
             WHERE namespace = %s AND cancel_requested_at IS NOT NULL
               AND state IN ('queued', 'creating', 'created', 'running')
               AND (state <> 'creating' OR leased_until < clock_timestamp() - interval '30 seconds')
@@ -66,7 +67,7 @@ def to_be_cancelled() -> list[Suspect]:
             """,
             [settings.KANIKOJOBS_NAMESPACE],
         )
-        return [Suspect(row[0], row[1], str(row[2] or ""), State(row[3]), row[4]) for row in cursor.fetchall()]
+        return [Suspect(row[0], row[1], str(row[2] or ""), State(row[3]), *row[4:]) for row in cursor.fetchall()]
 
 
 def repair_creating(seen: Iterable[Job], *, leadership: Leadership) -> int:

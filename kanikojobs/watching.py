@@ -17,7 +17,7 @@ from queue import Empty
 import structlog
 from django.db import InterfaceError, OperationalError, connection, transaction
 
-from kanikojobs import applying, dead_letters, diagnosis, evidence, kube_watch, retry, sweeping, tallies
+from kanikojobs import applying, concurrency, dead_letters, diagnosis, evidence, kube_watch, retry, sweeping, tallies
 from kanikojobs.errors import CreationError
 from kanikojobs.evidence import Captured, Wanted
 from kanikojobs.feeds import Act, Feed, Inbox
@@ -147,6 +147,7 @@ class Term:
                 self._inbox.get_nowait()()
         except Empty:
             pass
+        self._keep_logs_of_leaving()
         if self._listed == {"jobs", "pods"}:
             while names := self.tracker.take_changed(BATCH):
                 self._apply(names)
@@ -166,7 +167,6 @@ class Term:
             self._capture(id, wanted)
         for name, uid in applied.stop:
             self._stop(applied.rows[name].id, name, uid)
-        self._keep_logs_of_leaving(applied.rows)
         for name in applied.settled:
             self.tracker.forget(name)
 
@@ -229,24 +229,24 @@ class Term:
         failed = Captured(missing=["logs and Events: could not be read"])
         self._patient.submit(lambda: partial(done, evidence.capture(wanted)), otherwise=partial(done, failed))
 
-    def _keep_logs_of_leaving(self, rows: dict[str, applying.Row]) -> None:
+    def _keep_logs_of_leaving(self) -> None:
         """Pods that are being removed take their logs with them: read those now, whatever will become of the Job."""
         leaving, self.tracker.leaving = self.tracker.leaving, []
         for name, pod in leaving:
-            row = rows.get(name)
-            if row is None:
-                continue
             wanted = Wanted.of(name=name, uid="", pods=[pod])
+            read = partial(self._read_of_leaving, name, wanted)
+            self._urgent.submit(read, otherwise=nothing)
 
-            def done(captured: Captured, id: int = row.id) -> None:
-                with transaction.atomic():
-                    self._leadership.check()
-                    evidence.record(id, captured, final=False)
+    def _read_of_leaving(self, name: str, wanted: Wanted) -> Act:
+        captured = evidence.capture(wanted)
 
-            self._urgent.submit(
-                lambda wanted=wanted, done=done: partial(done, evidence.capture(wanted)),  # type: ignore[misc]
-                otherwise=nothing,
-            )
+        def done() -> None:
+            with transaction.atomic():
+                self._leadership.check()
+                if row := applying.rows_of([name]).get(name):
+                    evidence.record(row.id, captured, final=False)
+
+        return done
 
     # --- Lists ------------------------------------------------------------------------------------------------------
 
@@ -285,7 +285,7 @@ class Term:
                 return
             found = diagnosis.vanished(())
             if row.cancel_requested_at is not None:
-                move = Move(id=row.id, to=State.CANCELLED, reason=retry.CANCELLED, message=row.message)
+                move = retry.cancelled(id=row.id, reason=row.reason, message=row.message)
             else:
                 move = Move(id=row.id, to=State.FAILED, reason=found.reason, message=found.message)
             moved = KanikoJob.objects.move([move])
@@ -354,6 +354,7 @@ class Term:
         return told
 
     def _cancel(self) -> None:
+        concurrency.replace_active()
         for wish in sweeping.to_be_cancelled():
             if wish.name in self._deleting:
                 continue
@@ -382,11 +383,11 @@ class Term:
                 self._leadership.check()
                 evidence.record(wish.id, captured, final=False)
                 if not there:
-                    move = Move(id=wish.id, to=State.CANCELLED, reason=retry.CANCELLED, message=wish.message)
+                    move = retry.cancelled(id=wish.id, reason=wish.reason, message=wish.message)
                     if KanikoJob.objects.move([move]):
                         self._moved[State.CANCELLED] += 1
                         applying.free_places()
-                        tallies.add(tallies.counts({f"finished/cancelled/{retry.CANCELLED}": 1}))
+                        tallies.add(tallies.counts({f"finished/cancelled/{move.reason}": 1}))
 
         return done
 

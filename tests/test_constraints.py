@@ -71,6 +71,8 @@ CASES = [
     Case("kanikojob_creating_is_leased", "kanikojob", LEASE, "failed"),
     Case("kanikojob_only_queued_waits", "kanikojob", f"run_at = {NOW}", "creating"),
     Case("kanikojob_only_queued_waits", "kanikojob", f"run_at = {NOW}", "failed"),
+    Case("kanikojob_who_waits_is_queued", "kanikojob", "waits_for_id = id", "creating"),
+    Case("kanikojob_who_waits_is_queued", "kanikojob", "waits_for_id = id", "running"),
     Case("kanikojob_priority_1_to_10", "kanikojob", "priority = 0"),
     Case("kanikojob_priority_1_to_10", "kanikojob", "priority = 11"),
     Case("kanikojob_name_not_empty", "kanikojob", "name = ''"),
@@ -99,7 +101,7 @@ CASES = [
     Case("replayitem_handled_has_its_time", "replayitem", f"at = {NOW}"),
     Case("replayitem_result_known", "replayitem", "result = 'perhaps'"),
     Case("replayrule_is_bounded", "replayrule", "rate = 0"),
-    Case("replayrule_is_bounded", "replayrule", "most_times = 0"),
+    Case("replayrule_is_bounded", "replayrule", "most_times = 1"),
     Case("replayrule_is_bounded", "replayrule", "max_failure_rate = 101"),
     Case("replayrule_says_who_and_why", "replayrule", "made_by = ''"),
     Case("replayrule_says_who_and_why", "replayrule", "reason = ''"),
@@ -164,12 +166,16 @@ class Twin:
     changed: str
 
 
+NAME_ONCE = "kanikojob_kubernetes_name_once"
+
 # Each copy differs from its original in whatever another unique constraint is about.
 TWINS = [
     Twin("event_identity", "jobstartevent", ""),
     Twin("kanikojob_number_once_per_event", "kanikojob", "name = name || '-2', number = number"),
-    Twin("kanikojob_kubernetes_name_once", "kanikojob", "number = 2"),
+    Twin(NAME_ONCE, "kanikojob", "number = 2"),
     Twin("kanikojob_one_unfinished_per_event", "kanikojob", "name = name || '-2', number = 2"),
+    Twin("kanikojob_line_has_one_head", "kanikojob", "name = name || '-2', event_id = event_id + 1"),
+    Twin("kanikojob_one_follower", "kanikojob", "name = name || '-2', event_id = event_id + 1"),
     Twin("attempt_number_once_per_kanikojob", "jobattempt", ""),
     Twin("deadletter_open_once", "deadletter", ""),
     Twin("containerlog_once", "containerlog", ""),
@@ -192,8 +198,9 @@ def test_a_second_row_of_what_can_be_only_once_is_refused(twin: Twin) -> None:
             id = an_event().pk
         case "kanikojob":
             # Only one of two unfinished ones of an event would be refused for being that.
-            state = "queued" if twin.constraint == "kanikojob_one_unfinished_per_event" else "failed"
-            id = a_kaniko_job(state=state).pk
+            state = "failed" if twin.constraint in ("kanikojob_number_once_per_event", NAME_ONCE) else "queued"
+            before = a_kaniko_job() if twin.constraint == "kanikojob_one_follower" else None
+            id = a_kaniko_job(state=state, place=1, waits_for=before).pk
         case "jobattempt":
             id = an_attempt().pk
         case "deadletter":

@@ -132,6 +132,7 @@ def test_it_keeps_digest_statuses_and_events(simulator: Simulator) -> None:
 @pytest.mark.django_db(transaction=True)
 def test_the_log_of_a_pod_that_its_deadline_removes_is_kept(simulator: Simulator) -> None:
     simulator.outcomes(default="hang")
+    simulator.settings(termination_seconds=1.0)
     jobs = created_jobs(1)
     with watching():
         wait_until(lambda: type(jobs[0]).objects.filter(state="running").exists())

@@ -9,6 +9,7 @@ from typing import Any
 
 from django.db import connection, connections
 
+from deploy.local.simulator import Simulator
 from kanikojobs import claims, creation, naming
 from kanikojobs.models import JobStartEvent, KanikoJob
 from kanikojobs.states import FINISHED
@@ -103,3 +104,16 @@ def wait_captured(jobs: Sequence[KanikoJob]) -> None:
             return bool(cursor.fetchone()[0] == len(ids))
 
         wait_until(done)
+
+
+def outcome_of_each(simulator: Simulator, outcomes: Sequence[str]) -> dict[str, KanikoJob]:
+    """A Kaniko Job in the cluster for each outcome, by outcome."""
+    parsers = {outcome: f"parser-{outcome}" for outcome in outcomes}
+    simulator.outcomes(
+        rules=[
+            {"labels": {f"{naming.PREFIX}parser-id": parser}, "outcome": outcome} for outcome, parser in parsers.items()
+        ]
+    )
+    jobs = {outcome: queued_job(parser_id=parser) for outcome, parser in parsers.items()}
+    create_all()
+    return jobs

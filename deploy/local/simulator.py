@@ -97,7 +97,7 @@ class Simulator:
         self._call("POST", "outcomes", {"default": default, "rules": rules or []})
 
     def settings(self, **seconds: float) -> None:
-        """Sets `pod_start_seconds` and `run_seconds`."""
+        """Sets `pod_start_seconds`, `run_seconds` and `termination_seconds`."""
         self._call("POST", "settings", seconds)
 
     def outage(self, seconds: float) -> None:

@@ -22,13 +22,13 @@ it is served on a second port as well, which stays open during an outage.
 | `POST /simulator/jobs/NAME/outcome`, `…/pods/NAME/outcome` | `{"outcome": "evicted"}`: ends the running pod so |
 | `POST /simulator/jobs/NAME/log`, `…/pods/NAME/log` | `{"lines": ["…"]}`: adds to the log |
 | `POST /simulator/jobs/NAME/deadline` | lets activeDeadlineSeconds pass now |
-| `POST /simulator/settings` | `{"pod_start_seconds": 0.05, "run_seconds": 0.2}` |
+| `POST /simulator/settings` | `{"pod_start_seconds": 0.05, "run_seconds": 0.2, "termination_seconds": 0.05}` |
 | `POST /simulator/faults` | adds one fault or a list; `GET` shows them with their hits, `DELETE` removes all |
 | `POST /simulator/access` | `{"deny": [{"verb": "create", "resource": "jobs"}]}`: RBAC refuses |
 | `POST /simulator/outage` | `{"seconds": 5}`: connections are cut and refused for so long |
 | `POST /simulator/break-watches` | cuts every open watch; `{"politely": true}` ends them in good order |
 | `POST /simulator/compact` | forgets the history: resuming watches and continue tokens get 410 |
-| `POST /simulator/reset` | forgets all objects, scripts, faults and counts |
+| `POST /simulator/reset` | forgets all objects, scripts, settings, faults and counts |
 
 **Stats** count creates by name and by identity (`source|event id|number`), requests by verb and status, active Jobs
 now and at most (over all, by third party, by parser) and how Jobs ended. `detail` adds each name, each identity, and

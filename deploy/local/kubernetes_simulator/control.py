@@ -109,6 +109,9 @@ class Control:
         if self._kubelet is not None:
             self._kubelet.pod_start_seconds = float(body.get("pod_start_seconds", self._kubelet.pod_start_seconds))
             self._kubelet.run_seconds = float(body.get("run_seconds", self._kubelet.run_seconds))
+            self._kubelet.termination_seconds = float(
+                body.get("termination_seconds", self._kubelet.termination_seconds)
+            )
         return {}
 
     def _set_access(self, request: web.BaseRequest, body: Any) -> Json:

@@ -49,7 +49,7 @@ class Kubelet:
         self._loop = loop
         self.pod_start_seconds = pod_start_seconds
         self.run_seconds = run_seconds
-        self._termination_seconds = termination_seconds
+        self.termination_seconds = termination_seconds
         self._lives: dict[str, Life] = {}
         store.listeners.append(self._hear)
 
@@ -76,7 +76,7 @@ class Kubelet:
             if life and pod.obj["spec"].get("schedulerName") == _SCHEDULER:
                 self._after(0, life=life, step=self._schedule, pod=pod)
         elif pod.terminating and change.before is not None and not change.before.terminating and life:
-            self._after(self._termination_seconds, life=life, step=self._kill, pod=pod)
+            self._after(self.termination_seconds, life=life, step=self._kill, pod=pod)
 
     def _after(self, seconds: float, *, life: Life, step: Any, pod: Record) -> None:
         if life.timer:
@@ -157,7 +157,7 @@ class Kubelet:
                 component="node-controller",
                 kind="Warning",
             )
-            self._after(self._termination_seconds, life=life, step=self._collect, pod=pod)
+            self._after(self.termination_seconds, life=life, step=self._collect, pod=pod)
 
     def _collect(self, pod: Record, life: Life) -> None:
         """The pod garbage collector removes pods of nodes that are gone."""

@@ -215,6 +215,9 @@ class Simulator:
             self._controller.clear()
         if self._kubelet is not None:
             self._kubelet.clear()
+            self._kubelet.pod_start_seconds = self._settings.pod_start_seconds
+            self._kubelet.run_seconds = self._settings.run_seconds
+            self._kubelet.termination_seconds = self._settings.termination_seconds
         self._store.clear()
         self._faults.clear()
         self._access.deny([])
