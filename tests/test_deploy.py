@@ -262,8 +262,9 @@ def test_what_is_scaled_and_scraped_is_there(overlay: str) -> None:
 
 @every_overlay
 def test_each_consumer_is_scraped_and_probed_at_its_own_port(overlay: str) -> None:
-    (endpoint,) = only(overlay, "PodMonitor")["spec"]["podMetricsEndpoints"]
-    wanted = only(overlay, "PodMonitor")["spec"]["selector"]["matchLabels"].items()
+    monitor = of_kind(overlay, "PodMonitor")["kanikojobs-consumer"]
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    wanted = monitor["spec"]["selector"]["matchLabels"].items()
     pods = [t["spec"] for _, t in pod_templates(overlay) if wanted <= t["metadata"]["labels"].items()]
 
     assert len(pods) == (0 if of_kind(overlay, "RabbitmqSource") else 1)
@@ -497,7 +498,8 @@ def test_every_service_of_the_laptop_tells_its_health() -> None:
 
 
 def alerts() -> list[Object]:
-    return [rule for group in only("prod", "PrometheusRule")["spec"]["groups"] for rule in group["rules"]]
+    groups = only("prod", "PrometheusRule")["spec"]["groups"]
+    return [rule for group in groups for rule in group["rules"] if "alert" in rule]
 
 
 def anchors(markdown: str) -> set[str]:
