@@ -18,7 +18,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='kanikojob',
             name='place',
-            field=models.BigIntegerField(blank=True, help_text='Its place in the line of its third party and parser: empty until it is given one, 0 outside every line.', null=True),
+            field=models.BigIntegerField(blank=True, help_text='In the line of its third party and parser: empty until it has one, 0 is outside every line.', null=True),
         ),
         migrations.AddField(
             model_name='kanikojob',
