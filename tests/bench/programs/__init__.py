@@ -1,0 +1,1 @@
+"""What the groups run as processes of their own."""

@@ -1,0 +1,175 @@
+"""`python -m tests.bench.programs.watched ended|idle COUNT`: what the group `watching` measures, on a running stack."""
+
+import json
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import django
+
+django.setup()
+
+from django.db import connection, connections  # noqa: E402
+
+from kanikojobs import kube, naming  # noqa: E402
+from kanikojobs.manifest.settings import build_options  # noqa: E402
+from kanikojobs.models import KanikoJob  # noqa: E402
+from kanikojobs.states import FINISHED  # noqa: E402
+from tests.factories import a_kaniko_job, an_event  # noqa: E402
+from tests.test_watching import ENDS  # noqa: E402
+from tests.watched_jobs import create_some  # noqa: E402
+
+CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+BREAKS, COMPACTIONS, KILLS = 50, 10, 5
+
+
+def start_watcher() -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "manage.py", "watch_jobs"], stdout=subprocess.DEVNULL)
+
+
+def control(verb: str, **body: Any) -> dict[str, Any]:
+    """The simulator's control API, on its API port."""
+    url = kube_url() + "/simulator/" + verb
+    data = None if verb.startswith("stats") else json.dumps(body).encode()
+    with urllib.request.urlopen(urllib.request.Request(url, data=data), timeout=30) as answer:  # noqa: S310
+        return dict(json.load(answer))
+
+
+def kube_url() -> str:
+    return str(kube._api(os.getpid(), os.environ["KUBECONFIG"]).configuration.host)
+
+
+def empty() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "TRUNCATE kanikojobs_jobstartevent, kanikojobs_tally, kanikojobs_drift, kanikojobs_outage CASCADE"
+        )
+
+
+def queue(count: int, *, parser: Any) -> list[KanikoJob]:
+    jobs = []
+    for n in range(count):
+        event = an_event(
+            event_id=f"bench-{time.time_ns()}-{n}",
+            source_url="https://github.com/notifi/parsers/p",
+            parser_id=parser(n),
+        )
+        name = naming.kubernetes_name(source=event.source, event_id=event.event_id, number=1, job_name=event.job_name)
+        jobs.append(a_kaniko_job(event=event, namespace=build_options().namespace, name=name))
+    return jobs
+
+
+def create_all() -> None:
+    while create_some():
+        pass
+
+
+def ended(count: int) -> dict[str, float]:
+    """Create Jobs of all outcomes while watches break, versions are forgotten and the watcher is killed."""
+    empty()
+    outcomes = list(ENDS)
+    control("settings", run_seconds=2.0, pod_start_seconds=0.2, termination_seconds=1.0)
+    jobs = queue(count, parser=lambda n: f"{outcomes[n % len(outcomes)]}-{n}")
+    rules = [{"name": f"^{job.name}$", "outcome": outcomes[n % len(outcomes)]} for n, job in enumerate(jobs)]
+    control("outcomes", default="succeed", rules=rules)
+    watcher = start_watcher()
+    time.sleep(3.0)
+    randomness = random.Random(1)
+    troubles = ["break"] * BREAKS + ["compact"] * COMPACTIONS + ["kill"] * KILLS
+    randomness.shuffle(troubles)
+    broken: list[float] = []
+    with ThreadPoolExecutor(1) as workers:
+        creating = workers.submit(lambda: (create_all(), connections.close_all()))
+        for trouble in troubles:
+            time.sleep(randomness.uniform(0.1, 0.6))
+            broken.append(time.time())
+            if trouble == "kill":
+                watcher.send_signal(signal.SIGKILL)
+                watcher.wait()
+                watcher = start_watcher()
+            else:
+                if trouble == "compact":
+                    control("compact")
+                control("break-watches", politely=trouble == "compact")
+        creating.result()
+    until = time.monotonic() + 120
+    while KanikoJob.objects.exclude(state__in=FINISHED).exists() and time.monotonic() < until:
+        time.sleep(0.1)
+    watcher.terminate()
+    watcher.wait(10)
+    ends = {
+        step["name"]: step["at"]
+        for step in control("stats?detail=1")["sequence"]
+        if step["do"] in ("Complete", "Failed", "Deleted")
+    }
+    wrong = 0
+    outside, inside = [], []
+    for n, (job, row) in enumerate(zip(jobs, KanikoJob.objects.order_by("id"), strict=True)):
+        if (row.state, row.reason) != ENDS[outcomes[n % len(outcomes)]]:
+            wrong += 1
+            print(job.name, outcomes[n % len(outcomes)], row.state, row.reason, row.message, file=sys.stderr)
+        if row.finished_at is not None and job.name in ends:
+            at = ends[job.name]
+            lag = 1000 * (row.finished_at.timestamp() - at)
+            # A break is over when the watcher has its lists again: a killed one starts Python and Django first.
+            (inside if any(at - 5.0 < moment < at + 0.5 for moment in broken) else outside).append(lag)
+    every = sorted(outside) or sorted(inside)
+    return {
+        "wrong rows": wrong,
+        "lag, median": statistics.median(every),
+        "lag, 99th percentile": every[int(0.99 * (len(every) - 1))],
+        "lag in breaks, 99th percentile": sorted(inside)[int(0.99 * (len(inside) - 1))] if inside else 0.0,
+        "measured outside": len(outside),
+    }
+
+
+def idle(count: int, seconds: float) -> dict[str, float]:
+    """Watch active Jobs of which nothing is heard."""
+    empty()
+    control("settings", run_seconds=86_400.0, pod_start_seconds=0.0)
+    queue(count, parser=lambda n: f"idle-{n}")
+    create_all()
+    watcher = start_watcher()
+    until = time.monotonic() + 120
+    while KanikoJob.objects.filter(state="running").count() < count:
+        assert time.monotonic() < until, "not all are running"
+        time.sleep(0.5)
+    time.sleep(3.0)
+    begun, resident = cpu_seconds(watcher.pid), memory(watcher.pid)
+    started = cpu_seconds(watcher.pid)
+    time.sleep(seconds)
+    used, grown = cpu_seconds(watcher.pid) - begun, memory(watcher.pid) - resident
+    watcher.terminate()
+    watcher.wait(10)
+    return {
+        "CPU": 100 * used / seconds,
+        "memory": resident,
+        "memory growth": grown,
+        "CPU of a list": started,
+    }
+
+
+def cpu_seconds(pid: int) -> float:
+    with open(f"/proc/{pid}/stat") as stat:  # noqa: PTH123
+        fields = stat.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / CLOCK_TICKS
+
+
+def memory(pid: int) -> float:
+    """Resident, in MB."""
+    with open(f"/proc/{pid}/statm") as statm:  # noqa: PTH123
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "ended":
+        print(json.dumps(ended(int(sys.argv[2]))))
+    else:
+        print(json.dumps(idle(int(sys.argv[2]), float(sys.argv[3]))))
