@@ -73,6 +73,8 @@ class Consuming:
     on_progress: Callable[[Counts], None] = lambda counts: None
     stop: threading.Event = field(default_factory=threading.Event)
     counts: Counts = field(default_factory=Counts)
+    # Whether RabbitMQ has granted this connection all that was asked of it.
+    granted: bool = field(default=False, init=False)
 
     def run(self) -> Counts:
         """Consume, reconnecting with backoff and jitter, until stopped. What is held then goes back to RabbitMQ.
@@ -81,7 +83,7 @@ class Consuming:
         """
         failures = 0
         refused_since: float | None = None
-        connected_once = False
+        ever_granted = False
         writer = Writer()
         try:
             while not self.stop.is_set():
@@ -97,7 +99,7 @@ class Consuming:
                     failures += 1
                     if advice := amqp.refusal(error):
                         refused_since = refused_since or time.monotonic()
-                        if not connected_once or time.monotonic() - refused_since > REFUSALS_BORNE:
+                        if not ever_granted or time.monotonic() - refused_since > REFUSALS_BORNE:
                             raise Refused(advice) from None
                     else:
                         refused_since = None
@@ -194,6 +196,7 @@ class _Session:
                 Lane(amqp.Consumer(self.connection, queue=queue, prefetch=self.consuming.prefetch), work)
                 for queue, work in self.consuming.queues.items()
             ]
+            self.consuming.granted = True
             log.info("consuming", queues=list(self.consuming.queues))
         elif self.gate_open and not allowed:
             log.warning("paused")

@@ -1,9 +1,9 @@
 """AMQP's field tables (headers, mostly), decoded so that nothing in them can stop the consumer.
 
-pika's own decoder raises for a timestamp beyond the year 9999, for NaN and infinity, and for tables nested a few
-hundred deep, all of which RabbitMQ accepts from any publisher. The exception ends the connection, RabbitMQ hands the
-message over again, and the consumer would fall over it for ever. Here such a value is kept as a number or as bytes.
-Besides, 64-bit integers are plain ones here, and fractions are not cut off.
+pika's own decoder raises for a timestamp beyond the year 9999 and for tables nested a few hundred deep, which RabbitMQ
+accepts from any publisher. The exception ends the connection, RabbitMQ hands the message over again, and the consumer
+would fall over it for ever. Here such a value is kept as a number or as bytes. Besides, 64-bit integers are plain ones
+here, and fractions are not cut off.
 
 Pure. `kanikojobs.amqp` puts it in the place of pika's. The field types are those that RabbitMQ writes (AMQP 0-9-1,
 section 4.2.5.5, with RabbitMQ's errata).

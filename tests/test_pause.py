@@ -12,6 +12,7 @@ from django.test import Client
 from prometheus_client import REGISTRY
 
 from kanikojobs import pausing
+from kanikojobs.audit import Author, ReasonMissing
 from kanikojobs.gate import consumer_pulse, gate_of
 from kanikojobs.models import JobStartEvent, OperatorAction
 from tests.consuming import consuming, eventually, publish_samples, running
@@ -19,6 +20,7 @@ from tests.consuming import consuming, eventually, publish_samples, running
 pytestmark = pytest.mark.django_db(transaction=True)
 
 VIA_API = OperatorAction.Via.API
+OLGA, OTTO = Author("olga", VIA_API), Author("otto", VIA_API)
 
 
 @pytest.fixture
@@ -42,7 +44,7 @@ def test_it_is_not_paused_before_anybody_said_so() -> None:
 
 
 def test_it_says_who_paused_and_why() -> None:
-    changed = pausing.pause(by="olga", reason="a flood of bad events", via=VIA_API)
+    changed = pausing.pause(author=OLGA, reason="a flood of bad events")
 
     pause = pausing.current()
     assert changed
@@ -50,9 +52,9 @@ def test_it_says_who_paused_and_why() -> None:
 
 
 def test_pausing_twice_is_one_action_and_the_first_reason_stands() -> None:
-    pausing.pause(by="olga", reason="first", via=VIA_API)
+    pausing.pause(author=OLGA, reason="first")
 
-    changed = pausing.pause(by="otto", reason="second", via=VIA_API)
+    changed = pausing.pause(author=OTTO, reason="second")
 
     assert not changed
     assert pausing.current().by == "olga"
@@ -60,7 +62,7 @@ def test_pausing_twice_is_one_action_and_the_first_reason_stands() -> None:
 
 
 def test_resuming_what_was_never_paused_changes_nothing() -> None:
-    assert not pausing.resume(by="olga", reason="to be sure", via=VIA_API)
+    assert not pausing.resume(author=OLGA, reason="to be sure")
     assert not OperatorAction.objects.exists()
 
 
@@ -71,7 +73,7 @@ def test_two_who_pause_at_once_leave_one_action() -> None:
 
     def pause(number: int) -> None:
         barrier.wait()
-        pausing.pause(by=f"operator {number}", reason="at once", via=VIA_API)
+        pausing.pause(author=Author(f"operator {number}", VIA_API), reason="at once")
         connections.close_all()
 
     threads = [threading.Thread(target=pause, args=(number,)) for number in range(4)]
@@ -85,14 +87,14 @@ def test_two_who_pause_at_once_leave_one_action() -> None:
 
 @pytest.mark.parametrize("reason", ["", "  \n", "x" * 501, "nul\0"], ids=["empty", "blank", "too long", "NUL"])
 def test_a_reason_is_demanded(reason: str) -> None:
-    with pytest.raises(pausing.ReasonMissing):
-        pausing.pause(by="olga", reason=reason, via=VIA_API)
+    with pytest.raises(ReasonMissing):
+        pausing.pause(author=OLGA, reason=reason)
 
     assert not pausing.current().paused
 
 
 def test_actions_on_rows_do_not_hide_the_pause() -> None:
-    pausing.pause(by="olga", reason="a flood", via=VIA_API)
+    pausing.pause(author=OLGA, reason="a flood")
     OperatorAction.objects.create(kind=OperatorAction.Kind.RETRY_JOB, by="otto", reason="again", via=VIA_API)
 
     assert pausing.current().paused
@@ -131,7 +133,7 @@ def test_the_api_pauses_in_the_users_name(operator: User) -> None:
 
 
 def test_the_api_resumes(operator: User) -> None:
-    pausing.pause(by="otto", reason="a flood", via=VIA_API)
+    pausing.pause(author=OTTO, reason="a flood")
     client = Client()
     client.force_login(operator)
 
@@ -223,20 +225,20 @@ def test_the_admins_form_is_not_taken_by_get_or_without_a_csrf_token(operator: U
 @pytest.mark.parametrize("paused", [True, False])
 def test_the_gauge_tells(paused: bool) -> None:
     if paused:
-        pausing.pause(by="olga", reason="a flood", via=VIA_API)
+        pausing.pause(author=OLGA, reason="a flood")
 
     assert REGISTRY.get_sample_value("kanikojobs_consuming_paused") == float(paused)
 
 
 @pytest.mark.usefixtures("queues")
 def test_nothing_is_taken_while_paused_and_all_afterwards() -> None:
-    pausing.pause(by="olga", reason="a flood", via=VIA_API)
+    pausing.pause(author=OLGA, reason="a flood")
     publish_samples(range(20))
 
     with running(consuming(gate=gate_of(consumer_pulse()))) as consumer:
         eventually(lambda: consumer.counts.paused)
         while_paused = JobStartEvent.objects.count()
-        pausing.resume(by="olga", reason="over", via=VIA_API)
+        pausing.resume(author=OLGA, reason="over")
         eventually(lambda: JobStartEvent.objects.count() == 20)
 
     assert while_paused == 0
@@ -247,7 +249,7 @@ def test_nothing_is_taken_while_paused_and_all_afterwards() -> None:
 def test_what_is_held_goes_back_to_the_queue(depth: Callable[[str], int]) -> None:
     with running(consuming(gate=gate_of(consumer_pulse()))) as consumer:
         eventually(lambda: consumer.counts.database_up)
-        pausing.pause(by="olga", reason="a flood", via=VIA_API)
+        pausing.pause(author=OLGA, reason="a flood")
         eventually(lambda: consumer.counts.paused)
         publish_samples(range(20))
         eventually(lambda: depth(settings.KANIKOJOBS_QUEUE) == 20)
@@ -257,7 +259,7 @@ def test_what_is_held_goes_back_to_the_queue(depth: Callable[[str], int]) -> Non
 
 @pytest.mark.usefixtures("queues")
 def test_draining_once_says_that_consuming_is_paused() -> None:
-    pausing.pause(by="olga", reason="a flood", via=VIA_API)
+    pausing.pause(author=OLGA, reason="a flood")
     publish_samples(range(3))
 
     with pytest.raises(CommandError, match="resume_consumer"):

@@ -9,7 +9,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils.decorators import method_decorator
 from django.views.decorators.http import require_POST
 
-from kanikojobs import pausing
+from kanikojobs import audit, pausing
 from kanikojobs.admin.rows import ReadOnlyAdmin
 from kanikojobs.models import OperatorAction
 
@@ -32,7 +32,7 @@ class OperatorActionAdmin(ReadOnlyAdmin):
         context = (extra_context or {}) | {
             "pause": pausing.current(),
             "may_pause": request.user.has_perm("kanikojobs.pause_consumer"),
-            "most_characters": pausing.MOST_CHARACTERS,
+            "most_characters": audit.MOST_REASON_CHARACTERS,
         }
         return super().changelist_view(request, context)
 
@@ -44,8 +44,9 @@ class OperatorActionAdmin(ReadOnlyAdmin):
         pausing_it = request.POST.get("switch") == "pause"
         switch = pausing.pause if pausing_it else pausing.resume
         try:
-            changed = switch(by=request.user, reason=request.POST.get("reason", ""), via=OperatorAction.Via.ADMIN)
-        except pausing.ReasonMissing as missing:
+            author = audit.by_user(request.user, via=OperatorAction.Via.ADMIN)
+            changed = switch(author=author, reason=request.POST.get("reason", ""))
+        except audit.ReasonMissing as missing:
             messages.error(request, str(missing))
         else:
             now = "paused" if pausing_it else "running"

@@ -11,7 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from kanikojobs import pausing
+from kanikojobs import audit, pausing
 from kanikojobs.models import OperatorAction
 
 
@@ -32,7 +32,7 @@ class PauseSerializer(serializers.Serializer[pausing.Pause]):
 
 
 class ReasonSerializer(serializers.Serializer[Any]):
-    reason = serializers.CharField(max_length=pausing.MOST_CHARACTERS, help_text="Why; it is kept.")
+    reason = serializers.CharField(max_length=audit.MOST_REASON_CHARACTERS, help_text="Why; it is kept.")
 
 
 class ConsumerView(APIView):
@@ -53,7 +53,8 @@ class SwitchView(APIView):
     def post(self, request: Request) -> Response:
         given = ReasonSerializer(data=request.data)
         given.is_valid(raise_exception=True)
-        self.switch(by=request.user, reason=given.validated_data["reason"], via=OperatorAction.Via.API)
+        author = audit.by_user(request.user, via=OperatorAction.Via.API)
+        self.switch(author=author, reason=given.validated_data["reason"])
         return Response(PauseSerializer(pausing.current()).data, status=HTTPStatus.OK)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from kanikojobs import pausing
+from kanikojobs.audit import Author, ReasonMissing
 from kanikojobs.models import OperatorAction
 
 
@@ -19,16 +20,17 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            changed = self.switch(by=system_user(), reason=options["reason"], via=OperatorAction.Via.COMMAND)
-        except pausing.ReasonMissing as missing:
+            changed = self.switch(author=at_the_command_line(), reason=options["reason"])
+        except ReasonMissing as missing:
             raise CommandError(str(missing)) from None
         now = "paused" if pausing.current().paused else "running"
         self.stdout.write(f"Consuming is {now}." if changed else f"Consuming was {now} already.")
 
 
-def system_user() -> str:
+def at_the_command_line() -> Author:
     """Who the operating system says is asking. A container's user need not have a name."""
     try:
-        return getpass.getuser()
+        name = getpass.getuser()
     except (KeyError, OSError):
-        return "unknown"
+        name = "unknown"
+    return Author(name=name, via=OperatorAction.Via.COMMAND)
