@@ -8,6 +8,7 @@ Stays up until Ctrl-C. With DEMO_ONCE=1 it ends by itself: with 0, or with 1 and
 import os
 import secrets
 import shlex
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from deploy.local import cluster, demo_result
 from deploy.local.demo_events import Traffic, traffic
 from deploy.local.demo_sending import http_status, send
-from deploy.local.processes import StackError, port_is_free
+from deploy.local.processes import StackError
 from deploy.local.stack import CHECKOUT, LOCAL, LocalStack, signals_end_this_process
 
 _POLL_SECONDS = 0.3
@@ -34,11 +35,15 @@ console = Console()
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The web address, and a log-in made for this run."""
+    """The web's socket, bound already so that nobody else can take its port, and a log-in made for this run."""
 
-    port: int
+    web: socket.socket
     user: str
     password: str
+
+    @property
+    def port(self) -> int:
+        return int(self.web.getsockname()[1])
 
     @property
     def url(self) -> str:
@@ -67,7 +72,7 @@ def _demo(*, once: bool) -> int:
     console.print("Starting PostgreSQL, RabbitMQ and Kubernetes …")
     with LocalStack(folder=LOCAL / "demo", kubeconfig=kubeconfig) as stack:
         account = Account(
-            port=_web_port(),
+            web=_web_socket(),
             # In a database that was given, `admin` may be somebody's.
             user=f"demo-{secrets.token_hex(3)}" if "DATABASE_URL" in os.environ else "admin",
             password=secrets.token_urlsafe(12),
@@ -112,9 +117,14 @@ def _prepare(stack: LocalStack, *, env: dict[str, str], account: Account) -> Non
 def _start(stack: LocalStack, *, env: dict[str, str], account: Account) -> None:
     """The system's processes, until the web answers."""
     console.print("Starting web, consumer and workers …")
-    address = f"127.0.0.1:{account.port}"
     gunicorn = [sys.executable, "-m", "gunicorn", "-c", "python:project.web_server", "project.wsgi"]
-    web = stack.start_process(name="web", command=[*gunicorn, "--bind", address, "--workers", "2"], env=env)
+    number = account.web.fileno()
+    web = stack.start_process(
+        name="web",
+        command=[*gunicorn, "--bind", f"fd://{number}", "--workers", "2", "--no-control-socket"],
+        env=env,
+        inherits=(number,),
+    )
     stack.start_process(name="consumer", command=_manage("consume_queue"), env=env)
     stack.start_process(name="workers", command=_manage("qcluster"), env=env)
     if _WATCHER.exists():
@@ -204,9 +214,13 @@ def _manage(*arguments: str) -> list[str]:
     return [sys.executable, "manage.py", *arguments]
 
 
-def _web_port() -> int:
-    """8000, or the next that nobody uses."""
-    return next(port for port in range(8000, 9000) if port_is_free(port))
+def _web_socket() -> socket.socket:
+    """On port 8000, or the next that nobody uses."""
+    for port in range(8000, 9000):
+        with suppress(OSError):
+            # Listening from now on: two demos that looked first and bound later would both find the port free.
+            return socket.create_server(("127.0.0.1", port), backlog=2048)
+    raise StackError("No port between 8000 and 8999 is free for the web server.")
 
 
 if __name__ == "__main__":

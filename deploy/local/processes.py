@@ -65,11 +65,12 @@ class Child:
         stop_signal: signal.Signals = signal.SIGTERM,
         grace: float = 10.0,
         hold_stdin: bool = False,
+        inherits: tuple[int, ...] = (),
     ) -> None:
         """`user` is the system user to become (root only). `grace` is how long `stop` waits, in seconds.
 
         `hold_stdin` gives it a standard input that stays open for as long as we live, instead of an empty
-        one.
+        one. `inherits` are open file descriptors that it gets under the same numbers, such as a listening socket.
         """
         self.name = name
         self.command = command
@@ -80,6 +81,7 @@ class Child:
         self.stop_signal = stop_signal
         self.grace = grace
         self.hold_stdin = hold_stdin
+        self.inherits = inherits
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -108,6 +110,7 @@ class Child:
                 env=(dict(os.environ) if self.env is None else self.env) | guardian().mark,
                 cwd=self.cwd,
                 start_new_session=True,
+                pass_fds=self.inherits,
                 user=self.user,
                 group=None if self.user is None else _group_of(self.user),
                 extra_groups=None if self.user is None else [],

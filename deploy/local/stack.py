@@ -121,7 +121,15 @@ class LocalStack:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
 
-    def start_process(self, *, name: str, command: list[str], env: dict[str, str], grace: float = 5.0) -> Child:
+    def start_process(
+        self,
+        *,
+        name: str,
+        command: list[str],
+        env: dict[str, str],
+        grace: float = 5.0,
+        inherits: tuple[int, ...] = (),
+    ) -> Child:
         """Starts a process against the stack, from the checkout; it ends before the servers do.
 
         Its log is `logs/NAME.log`.
@@ -133,6 +141,7 @@ class LocalStack:
             env=os.environ | self.environment() | env,
             cwd=CHECKOUT,
             grace=grace,
+            inherits=inherits,
         )
         self._children.append(child)
         child.start()
