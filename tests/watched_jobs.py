@@ -42,9 +42,9 @@ def create_all() -> None:
         pass
 
 
-def create_some() -> int:
+def create_some(most: int = 40) -> int:
     """One claim and its task; return how many were claimed."""
-    claim = claims.claim(most=40, lease=timedelta(minutes=1))
+    claim = claims.claim(most=most, lease=timedelta(minutes=1))
     creation.create(token=claim.token, kaniko_jobs=claim.kaniko_jobs)
     return len(claim.kaniko_jobs)
 
