@@ -8,6 +8,8 @@ work beside it through Django-Q2's own ORM broker, of which this is a subclass.
 import time
 from collections import deque
 from dataclasses import dataclass
+from multiprocessing import parent_process
+from multiprocessing.util import Finalize
 from queue import Empty
 from typing import Any
 from uuid import UUID, uuid4
@@ -58,6 +60,7 @@ class KanikoJobBroker(ORM):
         # A claim of which we never heard whether it was committed.
         self._unheard_of: UUID | None = None
         self._pulse = Pulse(Heartbeat.Role.WORKERS)
+        self._farewell: Finalize | None = None
 
     def info(self) -> str:
         return "Kaniko Jobs in PostgreSQL"
@@ -77,6 +80,9 @@ class KanikoJobBroker(ORM):
 
         One at a time, because Django-Q2 looks only between two calls whether it is to stop.
         """
+        if self._farewell is None and parent_process() is not None:
+            # Django-Q2's process may stop calling between any two calls, while rows are held here.
+            self._farewell = Finalize(None, self._leave, exitpriority=1)
         try:
             if stopping.is_asked_for():
                 self._give_back()
@@ -145,6 +151,12 @@ class KanikoJobBroker(ORM):
             self._rules_seen_at = time.monotonic()
             tasks += [_task("kanikojobs.tasks.apply_rule", id, name=f"rule {id}") for id in rules.claim_due()]
         return tasks
+
+    def _leave(self) -> None:
+        try:
+            self._give_back()
+        except (OperationalError, InterfaceError) as error:
+            log.warning("database-away", error=f"{type(error).__name__}: {error}".splitlines()[0])
 
     def _plain_tasks(self) -> list[Package]:
         if time.monotonic() - self._plain_tasks_seen_at < PLAIN_TASKS_POLL:
