@@ -88,17 +88,23 @@ def _patiently(step: Callable[[], T], *, until: float) -> T:
 
 
 def begin(*, token: UUID, kaniko_jobs: Sequence[int], on_trial: bool = False) -> list[Held]:
-    """Renew the lease of the rows that are still held, and open an attempt for each; none during an outage."""
+    """Open an attempt for each row that is still held, with a lease that outlasts the task; none during an outage."""
     with binding_cursor() as cursor:
         cursor.execute(
             # A worker can come to a row after its lease ran out and another claimed it: the claim is in the WHERE.
             # An attempt that is open already is one that a first `begin` has committed unheard.
             """
             WITH held AS (
-                UPDATE kanikojobs_kanikojob SET leased_until = clock_timestamp() + make_interval(secs => %(lease)s)
+                SELECT id, event_id, number, name, namespace, retries_used, overrides, leased_until
+                FROM kanikojobs_kanikojob
                 WHERE id = ANY (%(ids)s::bigint[]) AND claim = %(token)s AND state = 'creating'
                   AND (%(on_trial)s OR NOT EXISTS (SELECT FROM kanikojobs_outage WHERE ongoing))
-                RETURNING id, event_id, number, name, namespace, retries_used, overrides
+                FOR NO KEY UPDATE
+            ), renewed AS (
+                -- Only where the task could outlast it: a new lease is a new entry in each of the row's indexes.
+                UPDATE kanikojobs_kanikojob job SET leased_until = clock_timestamp() + make_interval(secs => %(lease)s)
+                FROM held WHERE job.id = held.id
+                  AND held.leased_until < clock_timestamp() + make_interval(secs => %(timeout)s)
             ), before AS (
                 SELECT held.id AS kaniko_job_id, attempt.id, attempt.number, attempt.outcome
                 FROM held CROSS JOIN LATERAL (
@@ -124,6 +130,7 @@ def begin(*, token: UUID, kaniko_jobs: Sequence[int], on_trial: bool = False) ->
             """,
             {
                 "lease": settings.KANIKOJOBS_LEASE.total_seconds(),
+                "timeout": settings.KANIKOJOBS_TASK_TIMEOUT.total_seconds(),
                 "ids": list(kaniko_jobs),
                 "token": token,
                 "worker": instance_name(),

@@ -417,6 +417,23 @@ def test_a_worker_that_starts_late_makes_no_call(simulator: Simulator) -> None:
     assert simulator.stats()["requests"] == {}
 
 
+@pytest.mark.parametrize(("seconds_left", "renewed"), [(30, True), (80, False)])
+def test_a_lease_that_the_task_could_outlast_is_renewed(
+    simulator: Simulator, settings: Settings, seconds_left: int, renewed: bool
+) -> None:
+    settings.KANIKOJOBS_TASK_TIMEOUT, settings.KANIKOJOBS_LEASE = timedelta(seconds=60), timedelta(seconds=90)
+    (job,) = queue_events()
+    claim = claims.claim(most=1, lease=timedelta(seconds=seconds_left))
+    before = KanikoJob.objects.get().leased_until
+
+    creation.begin(token=claim.token, kaniko_jobs=claim.kaniko_jobs)
+
+    after = KanikoJob.objects.get().leased_until
+    assert before is not None
+    assert after is not None
+    assert (after > before) == renewed
+
+
 def expire_lease(job: KanikoJob) -> None:
     KanikoJob.objects.filter(pk=job.pk).update(leased_until=datetime.now(UTC) - timedelta(seconds=1))
 
