@@ -8,10 +8,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from django.db import connection
+from django.contrib.auth.models import User
+from django.db import connection, transaction
 
-from kanikojobs import transience
-from kanikojobs.models import FailureGroup
+from kanikojobs import audit, transience
+from kanikojobs.audit import Author
+from kanikojobs.models import FailureGroup, OperatorAction
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,3 +143,24 @@ def _shift(by: dict[str, int], *, replayed: bool) -> None:
             """,
             {"fingerprints": fingerprints, "shifts": [by[name] for name in fingerprints], "replayed": replayed},
         )
+
+
+def take_note(group: FailureGroup, *, note: str, assignee: User | None, author: Author, reason: str) -> FailureGroup:
+    """Write down what a person knows of a group, and who looks after it: it is new no longer.
+
+    Raises `audit.ReasonMissing`.
+    """
+    with transaction.atomic():
+        row = FailureGroup.objects.select_for_update().get(pk=group.pk)
+        row.note, row.assignee = note, assignee
+        if row.state == FailureGroup.State.NEW:
+            row.state = FailureGroup.State.ONGOING
+        row.save(update_fields=["note", "assignee", "state"])
+        audit.record(
+            author=author,
+            kind=OperatorAction.Kind.NOTE_GROUP,
+            reason=reason,
+            target=row,
+            detail={"note": note, "assignee": assignee.get_username() if assignee else ""},
+        )
+    return row

@@ -287,6 +287,8 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "KanikoJobState": "kanikojobs.states.State",
         "DeadLetterState": "kanikojobs.models.DeadLetter.State",
+        "FailureGroupState": "kanikojobs.models.FailureGroup.State",
+        "ReplayRunState": "kanikojobs.models.ReplayRun.State",
     },
 }
 KANIKOJOBS_LIVENESS_FILE = env.text("KANIKOJOBS_LIVENESS_FILE")

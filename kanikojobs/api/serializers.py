@@ -114,20 +114,3 @@ class DeadLetterSerializer(serializers.ModelSerializer[DeadLetter]):
             "first_died_at",
             "last_died_at",
         )
-
-
-class DeadLetterDetailSerializer(DeadLetterSerializer):
-    body = serializers.SerializerMethodField(help_text="As text; bytes that are no UTF-8 are written \\xNN.")
-
-    class Meta(DeadLetterSerializer.Meta):
-        fields: tuple[str, ...] = (
-            *DeadLetterSerializer.Meta.fields,
-            "faults",
-            "body",
-            "content_type",
-            "headers",
-            "properties",
-        )
-
-    def get_body(self, letter: DeadLetter) -> str:
-        return bytes(letter.body).decode("utf-8", "backslashreplace")

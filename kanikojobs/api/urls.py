@@ -3,12 +3,14 @@
 from django.urls import include, path
 from rest_framework.routers import SimpleRouter
 
-from kanikojobs.api import consumer, job_actions, views
+from kanikojobs.api import consumer, dead_letters, job_actions, replays, views
 
 router = SimpleRouter(trailing_slash=False)
 router.register("events", views.EventViewSet)
 router.register("jobs", views.KanikoJobViewSet)
-router.register("dead-letters", views.DeadLetterViewSet)
+router.register("dead-letters", dead_letters.DeadLetterViewSet)
+router.register("failure-groups", dead_letters.FailureGroupViewSet)
+router.register("replays", replays.ReplayRunViewSet)
 
 urlpatterns = [
     path("stats", views.StatsView.as_view(), name="stats"),

@@ -16,7 +16,7 @@ from rest_framework.views import APIView
 from kanikojobs import stats
 from kanikojobs.api import serializers
 from kanikojobs.api.permissions import MayView, StatsForAll
-from kanikojobs.models import DeadLetter, JobAttempt, JobStartEvent, KanikoJob
+from kanikojobs.models import JobAttempt, JobStartEvent, KanikoJob
 
 
 class StatsView(APIView):
@@ -102,20 +102,4 @@ class KanikoJobViewSet(ListAndItem):
         "third_party_id": ["exact"],
         "parser_id": ["exact"],
         "queued_at": ["gte", "lt"],
-    }
-
-
-class DeadLetterViewSet(ListAndItem):
-    """What could not be used, with all the evidence."""
-
-    queryset = DeadLetter.objects.all()
-    serializer_class = serializers.DeadLetterSerializer
-    detail_serializer_class = serializers.DeadLetterDetailSerializer
-    filterset_fields = {
-        "cause": ["exact", "in"],
-        "state": ["exact"],
-        "fingerprint": ["exact"],
-        "ce_id": ["exact"],
-        "first_died_at": ["gte", "lt"],
-        "last_died_at": ["gte", "lt"],
     }
