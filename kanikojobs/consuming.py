@@ -24,7 +24,7 @@ from django.db import InterfaceError, OperationalError, connections
 
 from kanikojobs import amqp
 from kanikojobs.consumer_status import Counts
-from kanikojobs.lanes import MOST_BYTES_WAITING, Lane, Work
+from kanikojobs.lanes import MOST_BYTES_HELD, Lane, Work
 from kanikojobs.messages import IntakeResult, Message
 from kanikojobs.writer import Writer
 
@@ -165,9 +165,8 @@ class _Session:
         self._finish()
 
     def _read_socket(self) -> None:
-        waiting = sum(lane.consumer.waiting_bytes for lane in self.lanes)
         written = [lane.in_flight for lane in self.lanes if lane.in_flight]
-        if waiting > MOST_BYTES_WAITING and written:
+        if written and sum(lane.held_bytes for lane in self.lanes) > MOST_BYTES_HELD:
             # Only a sip, of 100 KB at most, to keep the heartbeats going.
             wait(written, timeout=1.0, return_when=FIRST_COMPLETED)
             self.connection.process_data_events(time_limit=0)

@@ -111,7 +111,8 @@ def _read(message: Message, *, direct: bool, rules: cloudevent.Rules) -> Reading
             body=message.body, content_type=message.content_type, headers=message.headers, rules=rules
         )
     except (InvalidEvent, NotOurs) as verdict:
-        return verdict
+        # Its traceback would hold the frames that raised it, and with them the body.
+        return verdict.with_traceback(None)
 
 
 Identity = tuple[str, str]

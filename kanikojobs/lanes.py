@@ -10,10 +10,10 @@ from kanikojobs import amqp, dead_letters, intake
 from kanikojobs.messages import IntakeResult, Message
 from kanikojobs.models import JobStartEvent
 
-# A batch ends at so many bytes, and the socket is left alone while more than this waits: memory stays flat however
+# A batch ends at so many bytes, and the socket is left alone while more than this is held: memory stays flat however
 # large the messages are (RabbitMQ counts a prefetch in messages only).
 MOST_BYTES_PER_BATCH = 4 * 1024 * 1024
-MOST_BYTES_WAITING = 8 * 1024 * 1024
+MOST_BYTES_HELD = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,7 @@ class Lane:
     gathered_tag: int = 0
     in_flight: Future[IntakeResult] | None = None
     in_flight_tag: int = 0
+    in_flight_bytes: int = 0
 
     def gather(self, *, most: int) -> None:
         """Read what has arrived into the next batch, as long as there is room in it."""
@@ -62,9 +63,14 @@ class Lane:
     def batch(self) -> tuple[list[Message], list[Any]]:
         """Hand out the batch that has been gathered, to be written and then acknowledged up to `in_flight_tag`."""
         batch = self.messages, self.readings
+        self.in_flight_tag, self.in_flight_bytes = self.gathered_tag, self.bytes
         self.messages, self.readings, self.bytes = [], [], 0
-        self.in_flight_tag = self.gathered_tag
         return batch
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of bodies that have arrived and are not committed yet."""
+        return self.consumer.waiting_bytes + self.bytes + (self.in_flight_bytes if self.in_flight else 0)
 
     @property
     def idle(self) -> bool:

@@ -43,7 +43,8 @@ def logging_settings(*, format: str, level: str) -> dict[str, Any]:
         "loggers": {
             # Each of these would add lines per event, of which ours say the same with the ids that matter.
             "django-q": {"level": "WARNING"},
-            "pika": {"level": "ERROR"},
+            # pika logs what it also raises, with tracebacks.
+            "pika": {"level": "CRITICAL"},
             "kubernetes": {"level": "WARNING"},
             "urllib3": {"level": "ERROR"},
         },

@@ -38,7 +38,7 @@ def locked(table: str) -> Iterator[None]:
     with psycopg.connect(
         host=parts["HOST"], port=parts["PORT"], user=parts["USER"], password=parts["PASSWORD"], dbname=parts["NAME"]
     ) as holder:
-        holder.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")  # type: ignore[arg-type]
+        holder.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
         yield
 
 
@@ -132,10 +132,10 @@ def test_stopping_gives_back_what_is_not_written(depth: Callable[[str], int]) ->
     def write(messages: list[Message], readings: list[object]) -> IntakeResult:
         writing.set()
         may_go_on.wait(10)
-        return intake.write(messages, readings, origin=JobStartEvent.Origin.QUEUE)  # type: ignore[arg-type]
+        return intake.write(messages, readings, origin=JobStartEvent.Origin.QUEUE)
 
     works = lanes.works(queue=settings.KANIKOJOBS_QUEUE, dlq="", drain_dlq=False)
-    slow = {queue: Work(read=work.read, write=write) for queue, work in works.items()}  # type: ignore[arg-type]
+    slow = {queue: Work(read=work.read, write=write) for queue, work in works.items()}
     with running(consuming(queues=slow, batch=1)) as consumer:
         writing.wait(10)
         consumer.stop.set()
@@ -237,7 +237,7 @@ def test_a_batch_ends_at_its_bytes() -> None:
         sizes.append([len(message.body) for message in messages])
         return IntakeResult(outcomes=(Outcome.DEAD,) * len(messages))
 
-    work = Work(read=lambda messages: [], write=write)  # type: ignore[arg-type]
+    work = Work(read=lambda messages: [], write=write)
     consuming(queues={settings.KANIKOJOBS_QUEUE: work}, once=True).run()
 
     assert sum(map(len, sizes)) == 6
