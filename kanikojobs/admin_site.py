@@ -4,10 +4,12 @@ from typing import Any
 
 from django.contrib.admin import AdminSite
 from django.db.models import Model
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
+from django.urls import path, reverse
 
-from kanikojobs import charts, overview
+from kanikojobs import charts, finding, overview
+from kanikojobs.finding import Found, Hit
 
 
 class KanikoJobsAdminSite(AdminSite):
@@ -28,6 +30,20 @@ class KanikoJobsAdminSite(AdminSite):
         """Our own rows first, then people and their tokens."""
         return sorted(super().get_app_list(request, app_label), key=lambda app: app["app_label"] != "kanikojobs")
 
+    def get_urls(self) -> list[Any]:
+        return [path("find/", self.admin_view(self.find), name="find"), *super().get_urls()]
+
+    def find(self, request: HttpRequest) -> HttpResponse:
+        """Whatever has the id that was asked for; straight to its page if that is one."""
+        may_events, may_letters = (
+            request.user.has_perm(f"kanikojobs.view_{model}") for model in ("jobstartevent", "deadletter")
+        )
+        found = finding.find(request.GET.get("q", ""), events=may_events, dead_letters=may_letters)
+        if len(found.hits) == 1:
+            return HttpResponseRedirect(page_of(found.hits[0]))
+        context = {**self.each_context(request), "title": "Search", "found": found, "hits": with_pages(found)}
+        return TemplateResponse(request, "admin/find.html", context)
+
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
         """The home. With `?part=overview` only what changes, for the page that keeps itself up to date."""
         context = extra_context or {}
@@ -36,6 +52,15 @@ class KanikoJobsAdminSite(AdminSite):
             if request.GET.get("part") == "overview":
                 return TemplateResponse(request, "admin/overview.html", context)
         return super().index(request, context)
+
+
+def page_of(hit: Hit) -> str:
+    model = "jobstartevent" if hit.kind == "event" else "deadletter"
+    return reverse(f"admin:kanikojobs_{model}_change", args=[hit.id])
+
+
+def with_pages(found: Found) -> list[tuple[Hit, str]]:
+    return [(hit, page_of(hit)) for hit in found.hits]
 
 
 def home_context(key: str) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from kanikojobs.advice import ADVICE
 from kanikojobs.states import State
 
 # What a Kaniko Job waits for when no reason in its row says so.
-FOR_A_WORKER, FOR_ITS_NEXT_TRY, OTHER = "ForAWorker", "ForItsNextTry", "Other"
+FOR_A_WORKER, FOR_ITS_NEXT_TRY = "ForAWorker", "ForItsNextTry"
+FOR_THE_ONE_BEFORE, OTHER = "ForTheOneBefore", "Other"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +40,24 @@ def backlog() -> Backlog:
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            SELECT state, CASE WHEN run_at IS NULL THEN reason ELSE %s END AS waits_for,
+            SELECT state,
+                   CASE WHEN run_at IS NOT NULL THEN %s WHEN waits_for_id IS NOT NULL THEN %s ELSE reason END AS wait,
                    count(*), min(queued_at), count(*) FILTER (WHERE may_exist)
             FROM kanikojobs_kanikojob
-            WHERE state IN ('queued', 'creating', 'created', 'running') GROUP BY state, waits_for
+            WHERE state IN ('queued', 'creating', 'created', 'running') GROUP BY state, wait
             """,
-            [FOR_ITS_NEXT_TRY],
+            [FOR_ITS_NEXT_TRY, FOR_THE_ONE_BEFORE],
         )
-        for state, waits_for, count, oldest_queued_at, places in cursor.fetchall():
+        for state, wait, count, oldest_queued_at, places in cursor.fetchall():
             states[state] += count
             if state == State.QUEUED:
                 oldest.append(oldest_queued_at)
                 kept_places += places
-                waits_for = waits_for or FOR_A_WORKER
-            if waits_for:
+                wait = wait or FOR_A_WORKER
+            if wait:
                 # The API server's reasons are its own: as labels of a metric they could be without end.
-                known = waits_for in ADVICE or waits_for in (FOR_A_WORKER, FOR_ITS_NEXT_TRY)
-                waiting[state, waits_for if known else OTHER] += count
+                known = wait in ADVICE or wait in (FOR_A_WORKER, FOR_ITS_NEXT_TRY, FOR_THE_ONE_BEFORE)
+                waiting[state, wait if known else OTHER] += count
     return Backlog(
         queued=states[State.QUEUED],
         creating=states[State.CREATING],

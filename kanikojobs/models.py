@@ -12,6 +12,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import BrinIndex, HashIndex
 from django.db import connection, models
 from django.db.models import F, Q
 from django.db.models.functions import Now
@@ -69,7 +70,8 @@ class JobStartEvent(models.Model):
     class Meta:
         verbose_name = "job start event"
         constraints = [
-            models.UniqueConstraint(fields=["source", "event_id"], name="event_identity"),
+            # The id first, so that an event is also found by its id alone.
+            models.UniqueConstraint(fields=["event_id", "source"], name="event_identity"),
             models.CheckConstraint(
                 condition=~Q(source="") & ~Q(event_id="") & ~Q(type=""), name="event_identity_not_empty"
             ),
@@ -85,6 +87,11 @@ class JobStartEvent(models.Model):
             models.Index(fields=["third_party_id", "parser_id"], name="event_third_party_parser"),
             models.Index(fields=["parser_id"], name="event_parser"),
             models.Index(fields=["correlation_id"], name="event_correlation"),
+            models.Index(fields=["trace_id"], condition=~Q(trace_id=""), name="event_trace"),
+            HashIndex(fields=["job_name"], name="event_job_name"),
+            models.Index(fields=["origin", "id"], condition=~Q(origin="queue"), name="event_not_from_queue"),
+            # In the order of arrival, so that a block range is a stretch of time.
+            BrinIndex(fields=["received_at"], name="event_received"),
         ]
 
     def __str__(self) -> str:
@@ -168,7 +175,7 @@ class KanikoJobQuerySet(models.QuerySet["KanikoJob"]):
                 WHERE job.id = move.id
                   AND job.state || '>' || move.new_state = ANY (%s)
                   AND (move.claim IS NULL OR job.claim = move.claim)
-                RETURNING job.id, job.place > 0 AND job.finished_at IS NOT NULL
+                RETURNING job.id, job.finished_at IS NOT NULL, job.place > 0
                 """,
                 [
                     list(FINISHED),
@@ -189,8 +196,10 @@ class KanikoJobQuerySet(models.QuerySet["KanikoJob"]):
                 ],
             )
             rows = cursor.fetchall()
-        lines.move_up({id for id, leaves_its_line in rows if leaves_its_line})
-        return {id for id, _ in rows}
+        lines.move_up({id for id, finished, in_a_line in rows if finished and in_a_line})
+        if settings.KANIKOJOBS_OUTCOME_EVENTS:
+            OutcomeEvent.objects.bulk_create([OutcomeEvent(kaniko_job_id=id) for id, finished, _ in rows if finished])
+        return {id for id, _, _ in rows}
 
     def note_waits(self, reasons: Mapping[int, tuple[str, str]]) -> None:
         """Say why Jobs that are in Kubernetes wait: a (reason, message) by id, both empty when they do no more."""
@@ -282,7 +291,7 @@ class KanikoJob(models.Model):
         ]
         constraints = [
             models.UniqueConstraint(fields=["event", "number"], name="kanikojob_number_once_per_event"),
-            models.UniqueConstraint(fields=["namespace", "name"], name="kanikojob_kubernetes_name_once"),
+            models.UniqueConstraint(fields=["name", "namespace"], name="kanikojob_kubernetes_name_once"),
             # A double click on "retry" is harmless by this: the second row cannot be.
             models.UniqueConstraint(
                 fields=["event"], condition=Q(state__in=UNFINISHED), name="kanikojob_one_unfinished_per_event"
@@ -354,6 +363,10 @@ class KanikoJob(models.Model):
                 name="kanikojob_to_be_cancelled",
             ),
             models.Index(fields=["state", "id"], condition=~Q(state=State.SUCCEEDED), name="kanikojob_by_state"),
+            models.Index(fields=["reason", "id"], condition=Q(state=State.FAILED), name="kanikojob_failed_for"),
+            models.Index(fields=["third_party_id", "id"], name="kanikojob_of_third_party"),
+            models.Index(fields=["job_uid"], condition=Q(job_uid__isnull=False), name="kanikojob_uid"),
+            BrinIndex(fields=["queued_at"], name="kanikojob_queued"),
         ]
 
     def __str__(self) -> str:
@@ -404,6 +417,7 @@ class JobAttempt(models.Model):
                 condition=Q(duration__isnull=True) | Q(duration__gte=0), name="attempt_duration_not_negative"
             ),
         ]
+        indexes = [BrinIndex(fields=["started_at"], name="attempt_started")]
 
     def __str__(self) -> str:
         return f"attempt {self.number}: {self.outcome}"
@@ -730,7 +744,8 @@ class JobEvidence(models.Model):
     class Meta:
         verbose_name_plural = "job evidence"
         indexes = [
-            models.Index(fields=["kaniko_job"], condition=Q(captured_at__isnull=True), name="evidence_to_be_captured")
+            models.Index(fields=["kaniko_job"], condition=Q(captured_at__isnull=True), name="evidence_to_be_captured"),
+            models.Index(fields=["image_digest"], condition=~Q(image_digest=""), name="evidence_digest"),
         ]
         constraints = [
             models.CheckConstraint(
@@ -804,3 +819,22 @@ from kanikojobs.replay_models import (  # noqa: E402
     ReplayRule,  # noqa: F401
     ReplayRun,  # noqa: F401
 )
+
+
+class OutcomeEvent(models.Model):
+    """The outbox: that a Kaniko Job has finished is to be told, and when RabbitMQ had it.
+
+    Written in the transaction that finishes the Kaniko Job, so that no outcome is told that is not so, and none is
+    forgotten. What is told is made of the rows when it is published.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    kaniko_job = models.OneToOneField(KanikoJob, on_delete=models.CASCADE, related_name="outcome_event")
+    made_at = models.DateTimeField(db_default=Now())
+    published_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["id"], condition=Q(published_at__isnull=True), name="outcomeevent_to_publish")]
+
+    def __str__(self) -> str:
+        return f"outcome of {self.kaniko_job_id}"

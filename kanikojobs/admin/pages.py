@@ -1,17 +1,22 @@
-"""The lists and pages of events, Kaniko Jobs, attempts and dead letters."""
+"""The lists and pages of events, Kaniko Jobs and attempts."""
 
 from typing import Any
 
 from django.contrib import admin
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
+from kanikojobs import finding
 from kanikojobs.admin.job_actions import JobActions
-from kanikojobs.admin.rows import PriorityFilter, ReadOnlyAdmin
-from kanikojobs.models import DeadLetter, JobAttempt, JobStartEvent, KanikoJob
+from kanikojobs.admin.rows import PriorityFilter, ReadOnlyAdmin, ReasonFilter
+from kanikojobs.models import JobAttempt, JobStartEvent, KanikoJob
 from kanikojobs.timeline import timeline
+
+# Ids are looked up whole, each by its index. A part of an id would read the whole table.
+SEARCH_HELP = "A whole id: event, correlation, third party, parser, Kubernetes name, Job UID, image digest or trace."
 
 
 @admin.register(JobStartEvent)
@@ -27,9 +32,8 @@ class JobStartEventAdmin(ReadOnlyAdmin):
     )
     list_filter = ("origin", PriorityFilter, "received_at")
     payloads = ("data", "extensions", "content_hash")
-    # Ids are looked up whole, each by its index. A part of an id would read the whole table.
-    search_fields = ("event_id__exact", "correlation_id__exact", "parser_id__exact", "third_party_id__exact")
-    search_help_text = "A whole id: event, correlation, third party or parser."
+    search_fields = ("event_id",)
+    search_help_text = SEARCH_HELP
     exclude = ("content_hash",)
     readonly_fields = ("kaniko_jobs",)
     change_form_template = "admin/event.html"
@@ -40,6 +44,15 @@ class JobStartEventAdmin(ReadOnlyAdmin):
         event = self.get_object(request, object_id)
         story = timeline(event) if event and self.has_view_permission(request, event) else []
         return super().change_view(request, object_id, form_url, {"timeline": story, **(extra_context or {})})
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[JobStartEvent], search_term: str
+    ) -> tuple[QuerySet[JobStartEvent], bool]:
+        return (
+            queryset.filter(Q(third_party_id=search_term) | Q(pk__in=list(finding.event_ids(search_term))))
+            if search_term
+            else queryset
+        ), False
 
     @admin.display(description="Kaniko Jobs")
     def kaniko_jobs(self, event: JobStartEvent) -> SafeString:
@@ -89,17 +102,17 @@ class KanikoJobAdmin(JobActions):
         "number",
         "queued_at",
     )
-    list_filter = ("state", PriorityFilter, "queued_at")
-    search_fields = (
-        "name__exact",
-        "event__event_id__exact",
-        "event__correlation_id__exact",
-        "third_party_id__exact",
-        "parser_id__exact",
-        "job_uid__exact",
-    )
-    search_help_text = "A whole name in Kubernetes, UID, or id of the event, correlation, third party or parser."
+    list_filter = ("state", ReasonFilter, PriorityFilter, "queued_at")
+    search_fields = ("name",)
+    search_help_text = SEARCH_HELP
     inlines = (JobAttemptInline,)
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[KanikoJob], search_term: str
+    ) -> tuple[QuerySet[KanikoJob], bool]:
+        if not search_term:
+            return queryset, False
+        return queryset.filter(Q(third_party_id=search_term) | Q(event__in=list(finding.event_ids(search_term)))), False
 
 
 @admin.register(JobAttempt)
@@ -116,25 +129,13 @@ class JobAttemptAdmin(ReadOnlyAdmin):
     )
     list_filter = ("outcome", "started_at")
     list_select_related = ("kaniko_job",)
-    search_fields = ("kaniko_job__name__exact", "kaniko_job__event__event_id__exact", "reason__exact")
-    search_help_text = "A whole name in Kubernetes, event id or reason."
+    search_fields = ("kaniko_job",)
+    search_help_text = SEARCH_HELP
 
-
-@admin.register(DeadLetter)
-class DeadLetterAdmin(ReadOnlyAdmin):
-    list_display = ("id", "cause", "short_reason", "ce_id", "state", "times_seen", "last_died_at")
-    list_filter = ("cause", "state", "origin", "last_died_at")
-    payloads = ("body", "headers", "properties", "faults")
-    search_fields = ("ce_id__exact", "fingerprint__exact")
-    search_help_text = "A whole event id or fingerprint."
-    exclude = ("body", "message_hash", "faults")
-    readonly_fields = ("body_as_text",)
-
-    @admin.display(description="reason")
-    def short_reason(self, letter: DeadLetter) -> str:
-        first, _, rest = letter.reason.partition("\n")
-        return first[:120] + (" …" if rest or len(first) > 120 else "")
-
-    @admin.display(description="body")
-    def body_as_text(self, letter: DeadLetter) -> SafeString:
-        return format_html("<pre>{}</pre>", bytes(letter.body).decode("utf-8", "backslashreplace"))
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[JobAttempt], search_term: str
+    ) -> tuple[QuerySet[JobAttempt], bool]:
+        if not search_term:
+            return queryset, False
+        jobs = KanikoJob.objects.filter(event__in=list(finding.event_ids(search_term)))
+        return queryset.filter(kaniko_job__in=list(jobs.values_list("pk", flat=True))), False

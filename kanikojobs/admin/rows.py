@@ -3,23 +3,13 @@
 from typing import Any
 
 from django.contrib import admin
-from django.core.paginator import Paginator
+from django.contrib.admin.views.main import ChangeList
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
-from django.utils.functional import cached_property
 
+from kanikojobs.admin.paging import CappedPaginator, KeysetChangeList
+from kanikojobs.advice import ADVICE
 from kanikojobs.models import HIGHEST_PRIORITY, LOWEST_PRIORITY
-
-MOST_COUNTED = 10_000
-
-
-class CappedPaginator(Paginator):
-    """Counts up to a cap: an exact count of millions of rows would cost more than the page."""
-
-    @cached_property
-    def count(self) -> int:
-        rows: QuerySet[Any] = self.object_list  # type: ignore[assignment]
-        return rows.order_by()[:MOST_COUNTED].count()
 
 
 class PriorityFilter(admin.SimpleListFilter):
@@ -33,6 +23,18 @@ class PriorityFilter(admin.SimpleListFilter):
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         chosen = {value for value, _ in self.lookup_choices}
         return queryset.filter(priority=self.value()) if self.value() in chosen else queryset
+
+
+class ReasonFilter(admin.SimpleListFilter):
+    """The reasons that have advice, for the same cause; any other is found by its address, `?reason=…`."""
+
+    title = parameter_name = "reason"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(reason, reason) for reason in sorted(ADVICE)]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(reason=self.value()) if self.value() else queryset
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):
@@ -50,6 +52,14 @@ class ReadOnlyAdmin(admin.ModelAdmin):
         rows = super().get_queryset(request)
         route = request.resolver_match.url_name if request.resolver_match else None
         return rows.defer(*self.payloads) if route and route.endswith("_changelist") else rows
+
+    def get_changelist(self, request: HttpRequest, **options: Any) -> type[ChangeList]:
+        by_key = tuple(self.get_ordering(request)) == ("-id",)
+        return KeysetChangeList if by_key else super().get_changelist(request, **options)
+
+    def get_sortable_by(self, request: HttpRequest) -> Any:
+        # Another order than the index's would sort the whole table.
+        return () if tuple(self.get_ordering(request)) == ("-id",) else super().get_sortable_by(request)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

@@ -3,7 +3,7 @@
 from django.urls import include, path
 from rest_framework.routers import SimpleRouter
 
-from kanikojobs.api import consumer, dead_letters, job_actions, replays, views
+from kanikojobs.api import consumer, dead_letters, job_actions, replays, search, stats, views
 
 router = SimpleRouter(trailing_slash=False)
 router.register("events", views.EventViewSet)
@@ -13,7 +13,8 @@ router.register("failure-groups", dead_letters.FailureGroupViewSet)
 router.register("replays", replays.ReplayRunViewSet)
 
 urlpatterns = [
-    path("stats", views.StatsView.as_view(), name="stats"),
+    path("stats", stats.StatsView.as_view(), name="stats"),
+    path("search", search.SearchView.as_view(), name="search"),
     path("consumer", consumer.ConsumerView.as_view(), name="consumer"),
     path("consumer/pause", consumer.PauseView.as_view(), name="consumer-pause"),
     path("consumer/resume", consumer.ResumeView.as_view(), name="consumer-resume"),

@@ -1,38 +1,16 @@
-"""The views: `/async-jobs/stats`, and the lists with their items, newest first by cursor."""
+"""The lists of events and Kaniko Jobs with their items, newest first by cursor."""
 
 from typing import Any
 
 from django.db.models import Prefetch, QuerySet
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import extend_schema
 from rest_framework import viewsets
 from rest_framework.exceptions import NotFound
 from rest_framework.pagination import CursorPagination
 from rest_framework.request import Request
-from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
-from rest_framework.views import APIView
 
-from kanikojobs import stats
 from kanikojobs.api import serializers
-from kanikojobs.api.permissions import MayView, StatsForAll
 from kanikojobs.models import JobAttempt, JobStartEvent, KanikoJob
-
-
-class StatsView(APIView):
-    """Is it healthy, is it behind, what fails: the numbers of the admin's home in one cheap call.
-
-    Without credentials it answers the six flat keys that the system's first version had. With the permission to
-    view Kaniko Jobs it answers everything.
-    """
-
-    permission_classes = (StatsForAll,)
-
-    @extend_schema(responses=OpenApiTypes.OBJECT, tags=["stats"])
-    def get(self, request: Request) -> Response:
-        if MayView().has_permission(request, self):
-            return Response(stats.everything())
-        return Response(stats.first_version())
 
 
 class NewestFirst(CursorPagination):
