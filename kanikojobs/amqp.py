@@ -229,6 +229,10 @@ def depths(url: str, *, queues: Iterable[str]) -> dict[str, int]:
     return found
 
 
+UNROUTABLE = pika.exceptions.UnroutableError
+"""Raised by `publish`: RabbitMQ has the message for nobody."""
+
+
 @dataclass(frozen=True, slots=True)
 class Publication:
     """One message to publish; persistent, and confirmed by RabbitMQ before `publish` returns."""

@@ -811,16 +811,6 @@ class Drift(models.Model):
         return f"{self.kind} {self.name}"
 
 
-# A module of their own, of which Django learns here.
-from kanikojobs.replay_models import (  # noqa: E402
-    FailureGroup,  # noqa: F401
-    FailureGroupHour,  # noqa: F401
-    ReplayItem,  # noqa: F401
-    ReplayRule,  # noqa: F401
-    ReplayRun,  # noqa: F401
-)
-
-
 class OutcomeEvent(models.Model):
     """The outbox: that a Kaniko Job has finished is to be told, and when RabbitMQ had it.
 
@@ -838,3 +828,13 @@ class OutcomeEvent(models.Model):
 
     def __str__(self) -> str:
         return f"outcome of {self.kaniko_job_id}"
+
+
+# A module of their own, of which Django learns here.
+from kanikojobs.replay_models import (  # noqa: E402
+    FailureGroup,  # noqa: F401
+    FailureGroupHour,  # noqa: F401
+    ReplayItem,  # noqa: F401
+    ReplayRule,  # noqa: F401
+    ReplayRun,  # noqa: F401
+)

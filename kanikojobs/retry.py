@@ -174,7 +174,7 @@ def check_overrides(overrides: Mapping[str, Any], *, event: JobStartEvent) -> No
     if not all(isinstance(key, str) and isinstance(value, str) for key, value in environment.items()):
         raise OverridesInvalid("environment: names and values must be texts")
     try:
-        job_manifest(build=_build(event).edited(overrides), options=build_options())
+        job_manifest(build=build_of(event, number=1).edited(overrides), options=build_options())
     except PermanentError as error:
         raise OverridesInvalid(error.message) from None
 
@@ -182,13 +182,14 @@ def check_overrides(overrides: Mapping[str, Any], *, event: JobStartEvent) -> No
 _TYPES: dict[type, str] = {str: "text", int: "whole number", dict: "mapping of names to texts"}
 
 
-def _build(event: JobStartEvent) -> Build:
+def build_of(event: JobStartEvent, *, number: int) -> Build:
+    """What an event asks to be built, as its `number`-th Kaniko Job."""
     parameters = event.data.get("parameters") if isinstance(event.data, dict) else None
     environment = parameters.get("environment") if isinstance(parameters, dict) else None
     return Build(
         source=event.source,
         event_id=event.event_id,
-        number=1,
+        number=number,
         third_party_id=event.third_party_id,
         parser_id=event.parser_id,
         correlation_id=event.correlation_id,

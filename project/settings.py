@@ -214,6 +214,8 @@ KANIKOJOBS_CONCURRENCY_POLICY = env.choice(
 KANIKOJOBS_KUBERNETES_TIMEOUT = env.duration("KANIKOJOBS_KUBERNETES_TIMEOUT", "10s", least="100ms")
 # How often the watcher lists all Jobs and pods anew: the net under its watches.
 KANIKOJOBS_WATCH_RESYNC = env.duration("KANIKOJOBS_WATCH_RESYNC", "5m", least="1s")
+# Tell the outcome of every Kaniko Job as a CloudEvent on KANIKOJOBS_EXCHANGE, by its type as routing key.
+KANIKOJOBS_OUTCOME_EVENTS = env.flag("KANIKOJOBS_OUTCOME_EVENTS", False)
 
 # --- The build: what `kanikojobs.manifest` puts into every Job ------------------------------------------------------
 

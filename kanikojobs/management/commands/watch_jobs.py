@@ -1,11 +1,15 @@
-"""`manage.py watch_jobs`: follow the Jobs in Kubernetes until told to stop. The work is `kanikojobs.watching`."""
+"""`manage.py watch_jobs`: follow the Jobs in Kubernetes until told to stop. The work is `kanikojobs.watching`.
+
+Where that is wanted it also publishes the outcomes (`kanikojobs.outcomes`).
+"""
 
 import signal
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from kanikojobs import outcomes
 from kanikojobs.watching import Watching
 
 
@@ -24,10 +28,18 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if settings.KANIKOJOBS_OUTCOME_EVENTS and not settings.RABBITMQ_URL:
+            raise CommandError("KANIKOJOBS_OUTCOME_EVENTS needs RABBITMQ_URL. Write amqp://user:password@host:5672/.")
         watching = Watching(resync=options["resync"])
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: watching.stop.set())
-        watching.run()
+        publisher = outcomes.Publisher() if settings.KANIKOJOBS_OUTCOME_EVENTS else None
+        try:
+            watching.run()
+        finally:
+            if publisher is not None:
+                publisher.close()
+                publisher.join(0.5)
         self.stdout.write(
             ", ".join(f"{count} {state}" for state, count in sorted(watching.moved.items())) or "no moves"
         )
