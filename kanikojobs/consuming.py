@@ -92,9 +92,10 @@ class Consuming:
                     self._connect_and_drain(writer)
                     break
                 except amqp.CONNECTION_ERRORS as error:
-                    if self.counts.connected:
-                        failures, refused_since, connected_once = 0, None, True
-                    self.counts.connected, self.counts.depth = False, None
+                    if self.granted:
+                        failures, refused_since, ever_granted = 0, None, True
+                    self.granted = self.counts.connected = False
+                    self.counts.depth = None
                     self.counts.reconnects += 1
                     failures += 1
                     if advice := amqp.refusal(error):

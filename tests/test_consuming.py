@@ -2,9 +2,10 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
@@ -129,7 +130,7 @@ def test_stopping_gives_back_what_is_not_written(depth: Callable[[str], int]) ->
     publish_samples(range(40))
     writing, may_go_on = threading.Event(), threading.Event()
 
-    def write(messages: list[Message], readings: list[object]) -> IntakeResult:
+    def write(messages: Sequence[Message], readings: Sequence[Any]) -> IntakeResult:
         writing.set()
         may_go_on.wait(10)
         return intake.write(messages, readings, origin=JobStartEvent.Origin.QUEUE)
@@ -233,7 +234,7 @@ def test_a_batch_ends_at_its_bytes() -> None:
     publish_bodies(*[b"x" * (MOST_BYTES_PER_BATCH // 2 - 1)] * 5, b"x" * (2 * MOST_BYTES_PER_BATCH))
     sizes: list[list[int]] = []
 
-    def write(messages: list[Message], _readings: list[object]) -> IntakeResult:
+    def write(messages: Sequence[Message], _readings: Sequence[Any]) -> IntakeResult:
         sizes.append([len(message.body) for message in messages])
         return IntakeResult(outcomes=(Outcome.DEAD,) * len(messages))
 
