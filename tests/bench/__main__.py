@@ -43,7 +43,7 @@ def main() -> int:
                 if arguments.group in (None, name)
                 for case in importlib.import_module(f"tests.bench.{name}").cases(bench)
             ]
-            total = sum(bench.runs * (1 + len(case.baselines)) for case in cases)
+            total = sum((case.runs or bench.runs) * (1 + len(case.baselines)) for case in cases)
             with progress_bar(console, total=total) as step:
                 for case in cases:
                     results += measure(case, runs=bench.runs, progress=step)

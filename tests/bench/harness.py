@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -35,13 +36,15 @@ class Contender:
 class Case:
     """Something that kanikojobs does, beside the programs that it is compared with.
 
-    `units` gives each metric's unit; only these metrics are reported. The baselines may be none.
+    `units` gives each metric's unit; only these metrics are reported. The baselines may be none. `runs` overrules how
+    often it is run.
     """
 
     name: str
     units: Mapping[str, str]
     ours: Contender
     baselines: Sequence[Contender] = ()
+    runs: int | None = None
 
 
 @dataclass(slots=True)
@@ -70,11 +73,20 @@ class Bench:
             }
         )
 
-    def migrate(self) -> None:
+    def migrate(self, *, env: Mapping[str, str] | None = None) -> None:
         """Make the tables, for the groups that need them."""
         subprocess.run(
-            [sys.executable, "manage.py", "migrate", "--verbosity=0"], cwd=CHECKOUT, env=self.environment(), check=True
+            [sys.executable, "manage.py", "migrate", "--verbosity=0"],
+            cwd=CHECKOUT,
+            env=self.environment() | dict(env or {}),
+            check=True,
         )
+
+    def empty_tables(self) -> None:
+        """As after `migrate`, and nothing left for Postgres to write from before."""
+        with psycopg.connect(self.stack.postgres.url, autocommit=True) as connection:
+            connection.execute("TRUNCATE kanikojobs_jobstartevent, kanikojobs_deadletter, kanikojobs_tally CASCADE")
+            connection.execute("CHECKPOINT")
 
     def run_program(
         self, module: str, *arguments: str, env: Mapping[str, str] | None = None, seconds: float = 170
@@ -139,7 +151,7 @@ def measure(case: Case, *, runs: int, progress: Callable[[str], None]) -> list[R
     """Run a case and its baselines in turn, so many times each."""
     contenders = [case.ours, *case.baselines]
     samples: dict[str, list[Sample]] = {contender.name: [] for contender in contenders}
-    for round_number in range(runs):
+    for round_number in range(case.runs or runs):
         # The order turns round, so that nobody always runs on the ground that another has warmed.
         for contender in contenders if round_number % 2 == 0 else reversed(contenders):
             progress(f"{case.name}: {contender.name}")

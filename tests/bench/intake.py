@@ -79,7 +79,7 @@ def declare(bench: Bench) -> None:
 def drained(bench: Bench, program: str, *, events: int) -> Sample:
     """Fill the queue, empty the tables, and let a program drain it."""
     publish(bench, sample_bodies(events))
-    empty_tables(bench)
+    bench.empty_tables()
     found = bench.run_program("tests.bench.drains", program, QUEUE, str(events), env=ENVIRONMENT)
     sample = {
         "rate": events / found["seconds"],
@@ -111,13 +111,6 @@ def publish(bench: Bench, bodies: Sequence[bytes]) -> None:
         connection.sleep(1)
 
 
-def empty_tables(bench: Bench) -> None:
-    """As after `migrate`, and nothing left for Postgres to write from before."""
-    with psycopg.connect(bench.stack.postgres.url, autocommit=True) as connection:
-        connection.execute("TRUNCATE kanikojobs_jobstartevent, kanikojobs_deadletter, kanikojobs_tally CASCADE")
-        connection.execute("CHECKPOINT")
-
-
 def assert_stored(bench: Bench, *, events: int) -> None:
     """Whoever is fast by storing less is found out."""
     with psycopg.connect(bench.stack.postgres.url) as connection:
@@ -131,7 +124,7 @@ def latency(bench: Bench, program: str) -> Sample:
     """Publish lone messages into an idle system, and wait for the notification that comes with each commit."""
     count = bench.amount(LONE_MESSAGES)
     publish(bench, [])
-    empty_tables(bench)
+    bench.empty_tables()
     consumer = subprocess.Popen(
         [sys.executable, "-m", "tests.bench.drains", program, QUEUE, str(count + 1)],
         cwd=CHECKOUT,
@@ -175,6 +168,6 @@ def large_bodies(bench: Bench) -> Sample:
     """Messages that are far too large to be events: all become dead letters, and the memory stays flat."""
     count = bench.amount(LARGE_MESSAGES)
     publish(bench, [b"%06d" % n + b"x" * LARGE_BYTES for n in range(count)])
-    empty_tables(bench)
+    bench.empty_tables()
     found = bench.run_program("tests.bench.drains", "consume_queue", QUEUE, str(count), env=ENVIRONMENT)
     return {"peak memory": found["peak_mb"]}
