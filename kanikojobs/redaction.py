@@ -19,11 +19,20 @@ _PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
     (
         "private key",
         re.compile(
-            r"-----BEGIN (?P<kind>[A-Z ]*PRIVATE KEY(?: BLOCK)?)-----.*?(?:-----END (?P=kind)-----|\Z)", re.DOTALL
+            r"-----BEGIN (?P<kind>[A-Z ]{0,32}PRIVATE KEY(?: BLOCK)?)-----(?:(?!-----BEGIN ).){0,16384}?"
+            r"-----END (?P=kind)-----",
+            re.DOTALL,
         ),
     ),
-    # The halves of a key whose other half is beyond the cut: the end marker without a beginning.
-    ("private key", re.compile(r"\A(?:(?!-----BEGIN ).)*?-----END [A-Z ]*PRIVATE KEY(?: BLOCK)?-----", re.DOTALL)),
+    # The halves of a key whose other half is beyond the cut: the beginning with the lines that look like more, and
+    # the end with all that is before it.
+    (
+        "private key",
+        re.compile(
+            r"-----BEGIN [A-Z ]{0,32}PRIVATE KEY(?: BLOCK)?-----(?:\s{1,4}[A-Za-z0-9+/=]{8,128}(?=\s|\Z))*", re.DOTALL
+        ),
+    ),
+    ("private key", re.compile(r"\A(?:(?!-----BEGIN ).)*?-----END [A-Z ]{0,32}PRIVATE KEY(?: BLOCK)?-----", re.DOTALL)),
     ("AWS access key", re.compile(r"\b(?:AKIA|ASIA|AROA|AIDA|ANPA|ABIA|ACCA)[A-Z0-9]{16}\b")),
     (
         "AWS secret key",
@@ -107,15 +116,17 @@ def _mark(what: str) -> Callable[[re.Match[str]], str]:
 class LineRedactor:
     """Redacts a text that comes line by line: a private key is struck out although it has many."""
 
+    _MORE_OF_A_KEY = re.compile(r"\s*(?:[A-Za-z0-9+/=]+|[A-Za-z-]+: .*|-----END .*)?\s*")
+
     def __init__(self) -> None:
         self._in_key = False
 
     def redact(self, line: str) -> str:
         """The line, without its end, as it may be shown."""
         if self._in_key:
-            if "-----END" in line:
-                self._in_key = False
-            return ""
+            self._in_key = "-----END" not in line and self._MORE_OF_A_KEY.fullmatch(line) is not None
+            if self._in_key or "-----END" in line:
+                return ""
         if "-----BEGIN" in line and "PRIVATE KEY" in line and "-----END" not in line:
             self._in_key = True
         return redact(line)

@@ -73,10 +73,11 @@ def test_it_strikes_out_a_private_key_of_many_lines() -> None:
 @pytest.mark.parametrize(
     ("text", "left"),
     [
-        ("before\n-----BEGIN PRIVATE KEY-----\nMIIEpAIBAAKC\nand on", "before\n[redacted: private key]"),
+        ("before\n-----BEGIN PRIVATE KEY-----\nMIIEpAIBAAKC\nAQEA7aaa", "before\n[redacted: private key]"),
+        ("-----BEGIN PRIVATE KEY-----\nthat was only said", "[redacted: private key]\nthat was only said"),
         ("MIIEpAIBAAKC\n-----END PRIVATE KEY-----\nafter", "[redacted: private key]\nafter"),
     ],
-    ids=["cut at the end", "cut at the beginning"],
+    ids=["cut at the end", "only the words", "cut at the beginning"],
 )
 def test_it_strikes_out_the_half_of_a_private_key(text: str, left: str) -> None:
     assert redact(text) == left

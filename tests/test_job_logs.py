@@ -143,6 +143,14 @@ def test_a_private_key_is_struck_out_line_by_line() -> None:
     assert told == ["before", "[redacted: private key]", "", "", "after"]
 
 
+def test_the_words_of_a_private_key_alone_hide_nothing_else() -> None:
+    redactor = LineRedactor()
+
+    told = [redactor.redact(line) for line in ["-----BEGIN PRIVATE KEY-----", "was only said", "after"]]
+
+    assert told == ["[redacted: private key]", "was only said", "after"]
+
+
 def test_hostile_text_stays_text(simulator: Simulator, viewer: Client) -> None:
     job = a_running_job(simulator)
     simulator.write_log(job.name, "<script>alert(1)</script>")
