@@ -38,6 +38,7 @@ def consume_queue(queue: str, events: int) -> dict[str, float]:
     from kanikojobs.management.commands import consume_queue as command
 
     consuming = command.consuming_by_settings()
+    command.spare_the_collector()
     memory: list[float] = []
 
     def progress(counts: Counts) -> None:
