@@ -14,6 +14,12 @@ from deploy.local.rabbitmq import RabbitMQ
 from deploy.local.stack import Given
 
 
+@pytest.fixture(autouse=True)
+def cheap_passwords(settings: Settings) -> None:
+    """Real hashing takes a quarter of a second per user on purpose, and most tests of pages make one."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
 @pytest.fixture(scope="session")
 def django_db_setup(postgres: Postgres | Given, django_db_setup: None) -> None:
     """pytest-django's own, once there is a server to make the test database in."""
