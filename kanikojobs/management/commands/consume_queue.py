@@ -106,7 +106,7 @@ def consuming_by_settings(
 
 
 def spare_the_collector() -> None:
-    """Events are trees without cycles, so looking for cycles is mostly in vain; without this it takes a tenth of the CPU.
+    """Events are trees without cycles; looking for cycles in them takes a tenth of the CPU and finds nothing.
 
     What is there at the start stays anyway and is not looked at any more; the rest less often.
     """
