@@ -126,6 +126,28 @@ def get_job(name: str, *, namespace: str) -> JobSeen | None:
     raise error_of(answer)
 
 
+def may(*, resource: str, verb: str, namespace: str) -> bool:
+    """Whether this account may do that: asked by a SelfSubjectAccessReview. Raises as `create_job`."""
+    name, _, subresource = resource.partition("/")
+    attributes = {
+        "namespace": namespace,
+        "group": "batch" if name == "jobs" else "",
+        "resource": name,
+        "subresource": subresource,
+        "verb": verb,
+    }
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": attributes},
+    }
+    answer = request("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body=review)
+    if answer.status not in (200, 201):
+        raise error_of(answer)
+    status = answer.body.get("status")
+    return isinstance(status, dict) and status.get("allowed") is True
+
+
 def probe() -> None:
     """One cheap authenticated call. Raises `TransientError` if the API server would not serve anybody now."""
     path = f"/apis/batch/v1/namespaces/{settings.KANIKOJOBS_NAMESPACE}/jobs?limit=1"

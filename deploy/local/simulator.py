@@ -123,6 +123,10 @@ class Simulator:
     def pass_deadline(self, job: str) -> None:
         self._call("POST", f"jobs/{job}/deadline", {})
 
+    def deny(self, rules: list[Json]) -> None:
+        """Refuses what fits a rule: any of verb, resource (`pods/log` for a subresource), namespace."""
+        self._call("POST", "access", {"deny": rules})
+
     def stats(self) -> Json:
         """What the server has seen, with every name and identity."""
         return self._call("GET", "stats?detail=1")
