@@ -270,13 +270,15 @@ def array_literal(values: Iterable[str | int | bytes | datetime | None]) -> str:
 
     psycopg's own way with lists costs 50 µs per event, more than all the rest of intake; this costs 5.
     """
-    return "{" + ",".join(map(_element, values)) + "}"
+    # Texts, which most are, without a call for each: that is a third of the 5.
+    elements = [
+        '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' if isinstance(value, str) else _element(value)
+        for value in values
+    ]
+    return "{" + ",".join(elements) + "}"
 
 
-def _element(value: str | int | bytes | datetime | None) -> str:
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
+def _element(value: int | bytes | datetime | None) -> str:
     if value is None:
         return "NULL"
     if isinstance(value, bytes):
