@@ -66,7 +66,8 @@ def inspect(letter: DeadLetter, *, secrets: bool, sink_url: str = "http://localh
     headers = letter.headers if secrets else masked(letter.headers)
     faults = [Fault(str(fault.get("path", "")), str(fault.get("problem", ""))) for fault in letter.faults]
     lines, elsewhere = _lines(text, headers=headers, faults=faults)
-    deaths = headers.get("x-death") if isinstance(headers, dict) else None
+    deaths = headers.get("x-death")
+    deaths = tuple(death for death in deaths if isinstance(death, dict)) if isinstance(deaths, list) else ()
     return Inspection(
         size=len(letter.body),
         is_text=is_text,
@@ -75,9 +76,9 @@ def inspect(letter: DeadLetter, *, secrets: bool, sink_url: str = "http://localh
         is_cut=len(body) > MOST_SHOWN,
         lines=lines,
         elsewhere=elsewhere,
-        headers={name: value for name, value in headers.items() if name != "x-death"},
+        headers={name: value for name, value in headers.items() if name != "x-death" or not deaths},
         properties=letter.properties if secrets else masked(letter.properties),
-        deaths=tuple(death for death in deaths if isinstance(death, dict)) if isinstance(deaths, list) else (),
+        deaths=deaths,
         command=command(letter, body=body, headers=headers, sink_url=sink_url),
         masked=not secrets,
     )

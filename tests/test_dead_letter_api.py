@@ -174,6 +174,7 @@ def test_a_note_is_taken_with_an_assignee_and_on_record(operator: Client) -> Non
 
     group = FailureGroup.objects.get()
     assert answer.status_code == 200
+    assert group.assignee is not None
     assert (group.note, group.assignee.username, group.state) == ("The sender knows.", "somebody", "ongoing")
     assert OperatorAction.objects.get().reason == "Called them."
 

@@ -62,6 +62,7 @@ def test_failed_creations_and_failed_builds_are_in_groups_too() -> None:
 
     assert [(group.cause, group.deaths) for group in groups] == [("build-failed", 2), ("creation-failed", 1)]
     assert first.fingerprint == second.fingerprint
+    assert first.event is not None
     assert (first.third_party_id, first.parser_id) == (first.event.third_party_id, first.event.parser_id)
 
 

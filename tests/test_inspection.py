@@ -92,7 +92,8 @@ def test_secrets_are_struck_out_everywhere_unless_permitted(environment: dict[st
     event = sample_event(1)
     event["data"]["parameters"]["environment"] = environment
     event["data"]["priority"] = 11
-    letter = a_letter(json.dumps(event).encode(), **{"x-api-key": "s3cr3t", "x-death": [{"reason": "expired"}]})
+    headers: Any = {"x-api-key": "s3cr3t", "x-death": [{"reason": "expired"}]}
+    letter = a_letter(json.dumps(event).encode(), **headers)
 
     hidden, open_ = inspect(letter, secrets=False), inspect(letter, secrets=True)
 

@@ -105,7 +105,7 @@ def test_a_bounded_plan_says_that_it_is_and_how_many_there_are() -> None:
     planned = plan(selection=Selection(), most=3)
 
     assert (planned.counted, planned.total, planned.is_whole) == (3, 5, False)
-    assert planned[Outcome.QUEUED] == 3
+    assert planned.of(Outcome.QUEUED) == 3
 
 
 def test_time_is_estimated_from_the_rate() -> None:

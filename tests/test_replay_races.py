@@ -169,7 +169,7 @@ def test_a_retry_by_hand_at_the_same_moment_makes_one_kaniko_job_more_and_not_tw
     in_parallel(
         lambda: running.step(due),
         *(
-            lambda letter=letter: retry.retry(letter.kaniko_job_id, author=AN_OPERATOR, reason="By hand.")  # type: ignore[misc]
+            lambda letter=letter: retry.retry(letter.kaniko_job_id, author=AN_OPERATOR, reason="By hand.")
             for letter in letters
         ),
     )

@@ -1,6 +1,7 @@
 """Standing rules: off until somebody turns them on, late, slow, bounded, and on record."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -14,7 +15,10 @@ from tests.replay_cases import AN_OPERATOR, a_failed_build, an_expired, ended, r
 
 pytestmark = pytest.mark.django_db
 
-RATE_LIMIT = {"reason": "RegistryRateLimited", "message": "toomanyrequests: You have reached your pull rate limit."}
+RATE_LIMIT: Any = {
+    "reason": "RegistryRateLimited",
+    "message": "toomanyrequests: You have reached your pull rate limit.",
+}
 
 
 def long_dead(letter: DeadLetter) -> DeadLetter:

@@ -47,7 +47,7 @@ class ReplayPlan:
     third_parties: int = 0
     parsers: int = 0
 
-    def __getitem__(self, outcome: ReplayItem.Outcome) -> int:
+    def of(self, outcome: ReplayItem.Outcome) -> int:
         return self.outcomes.get(outcome, 0)
 
     @property
@@ -57,7 +57,7 @@ class ReplayPlan:
     @property
     def failing(self) -> int:
         """How many would fail again at once."""
-        return self[Outcome.INVALID] + self[Outcome.CONFLICT] + self[Outcome.NOT_OURS]
+        return self.of(Outcome.INVALID) + self.of(Outcome.CONFLICT) + self.of(Outcome.NOT_OURS)
 
     def seconds(self, *, rate: float | None) -> float:
         """How long handing over takes at this rate per second. The builds come after."""

@@ -137,12 +137,13 @@ def _set_going(
 
 def pause(*, run_id: int, author: Author, reason: str) -> bool:
     """Pause a run; return whether it was going. What it has handed over goes on. Raises `audit.ReasonMissing`."""
+    reason = audit.checked_reason(reason)
     with transaction.atomic():
         run = _locked(run_id).filter(state__in=ReplayRun.LIVE).first()
         if run is None:
             return False
         run.state = State.PAUSED
-        run.note = audit.checked_reason(reason)
+        run.note = reason
         run.save(update_fields=["state", "note"])
         audit.record(author=author, kind=Kind.PAUSE_REPLAY, reason=reason, target=run, detail={"handled": run.handled})
     return True
@@ -153,6 +154,7 @@ def resume(*, run_id: int, author: Author, reason: str) -> bool:
 
     What has failed again so far is forgiven: whoever resumes has seen it, and it is not to stop the run again.
     """
+    reason = audit.checked_reason(reason)
     with transaction.atomic():
         run = _locked(run_id).filter(state=State.PAUSED).first()
         if run is None:
@@ -168,6 +170,7 @@ def resume(*, run_id: int, author: Author, reason: str) -> bool:
 
 def cancel(*, run_id: int, author: Author, reason: str) -> bool:
     """End a run; return whether it was unfinished. What waits in it is open again. Raises `audit.ReasonMissing`."""
+    reason = audit.checked_reason(reason)
     with transaction.atomic():
         run = _locked(run_id).filter(state__in=ReplayRun.UNFINISHED).first()
         if run is None:
@@ -185,7 +188,7 @@ def cancel(*, run_id: int, author: Author, reason: str) -> bool:
                 "UPDATE kanikojobs_replayrun SET state = 'cancelled', finished_at = clock_timestamp() WHERE id = %s",
                 [run.pk],
             )
-        run.note = audit.checked_reason(reason)
+        run.note = reason
         run.save(update_fields=["withdrawn", "note"])
         audit.record(
             author=author,

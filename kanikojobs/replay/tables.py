@@ -36,8 +36,8 @@ def plan_table(planned: ReplayPlan, *, rate: float | None, limit: int | None) ->
     table.add_column("what would come of them")
     table.add_column("dead letters", justify="right")
     for outcome, description in DESCRIPTIONS.items():
-        if planned[outcome]:
-            table.add_row(description, str(planned[outcome]))
+        if planned.of(outcome):
+            table.add_row(description, str(planned.of(outcome)))
     table.add_section()
     table.add_row("in all" if planned.is_whole or limit else f"in all, of {planned.total}", str(planned.counted))
     if planned.elsewhere:
