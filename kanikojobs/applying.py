@@ -108,7 +108,13 @@ def _apply(batch: Mapping[str, Tracked], *, leadership: Leadership) -> Applied:
         if move.to in FINISHED:
             tracked = plan.tracked[id]
             log.info(
-                "job-finished", kaniko_job=tracked.job.name if tracked.job else id, state=move.to, reason=move.reason
+                "job-finished",
+                event_id=tracked.job.event_id if tracked.job else "",
+                kaniko_job=tracked.job.name if tracked.job else id,
+                number=tracked.job.number if tracked.job else "",
+                node=move.node,
+                state=move.to.value,
+                reason=move.reason,
             )
     return applied
 

@@ -268,6 +268,7 @@ def settle(calls: Calls, *, token: UUID) -> CreationResult:
             "attempt-finished",
             event_id=job.build.event_id,
             correlation_id=job.build.correlation_id,
+            trace_id=job.build.traceparent[3:35],
             kaniko_job=job.name,
             attempt=job.attempt_number,
             outcome=str(verdict.outcome),

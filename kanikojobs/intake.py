@@ -17,7 +17,7 @@ import structlog
 from django.conf import settings
 from django.db import DatabaseError, DataError, IntegrityError, connection, transaction
 
-from kanikojobs import claims, cloudevent, dead_letters, naming, tallies
+from kanikojobs import claims, cloudevent, dead_letters, logs, naming, tallies
 from kanikojobs.cloudevent import StartEvent
 from kanikojobs.cursors import binding_cursor
 from kanikojobs.errors import Fault, InvalidEvent, NotOurs
@@ -166,7 +166,16 @@ def _write(messages: Sequence[Message], readings: Sequence[Reading], *, origin: 
         if counted[Outcome.RECORDED]:
             claims.notify()
     log.info("batch-recorded", origin=str(origin), **{str(outcome): n for outcome, n in counted.items()})
+    logs.steps(__name__, "message-settled", (_line(*told, origin=origin) for told in zip(readings, outcomes, strict=True)))
     return IntakeResult(outcomes=tuple(outcomes), faults=faults)
+
+
+def _line(reading: Reading, outcome: Outcome, *, origin: JobStartEvent.Origin) -> dict[str, str]:
+    """What the log says of one message: its ids, and nothing of what it carries."""
+    told = {"origin": origin.value, "outcome": outcome.value}
+    if isinstance(reading, StartEvent):
+        told |= {"event_id": reading.event_id, "correlation_id": reading.correlation_id, "trace_id": reading.trace_id}
+    return told
 
 
 @dataclass(frozen=True, slots=True)
