@@ -166,7 +166,8 @@ def _write(messages: Sequence[Message], readings: Sequence[Reading], *, origin: 
         if counted[Outcome.RECORDED]:
             claims.notify()
     log.info("batch-recorded", origin=str(origin), **{str(outcome): n for outcome, n in counted.items()})
-    logs.steps(__name__, "message-settled", (_line(*told, origin=origin) for told in zip(readings, outcomes, strict=True)))
+    lines = (_line(*settled, origin=origin) for settled in zip(readings, outcomes, strict=True))
+    logs.steps(__name__, "message-settled", lines)
     return IntakeResult(outcomes=tuple(outcomes), faults=faults)
 
 
