@@ -1,10 +1,15 @@
-"""What a log line looks like: one JSON object per step for machines, or coloured text for a person's terminal.
+"""What a log line looks like: one JSON object per step for machines, or text for a person's terminal.
 
-Lines carry ids, states and reasons, never payloads and never secrets. Text that comes from events is JSON-escaped
-by the renderer, so that a hostile value cannot forge a second line.
+Lines carry ids, states and reasons, never payloads and never secrets. Text that comes from events is hostile: what is
+not printable is written out, so that no value can forge a second line, move the cursor or turn the text around.
 """
 
+import json
 import logging.config
+import re
+from collections.abc import Iterable, Mapping, MutableMapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
@@ -21,19 +26,19 @@ SHARED: list[Processor] = [
 
 def logging_settings(*, format: str, level: str) -> dict[str, Any]:
     """Django's LOGGING for the `format` "json" or "console"."""
-    renderer: Processor = structlog.processors.JSONRenderer()
+    renderers: list[Processor] = [structlog.processors.JSONRenderer(default=str)]
     if format == "console":
-        renderer = structlog.dev.ConsoleRenderer(colors=False)
+        renderers = [written_out, structlog.dev.ConsoleRenderer(colors=False)]
     return {
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {
             "lines": {
-                "()": structlog.stdlib.ProcessorFormatter,
+                "()": LineFormatter,
                 "processors": [
                     structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                     structlog.processors.format_exc_info,
-                    renderer,
+                    *renderers,
                 ],
                 "foreign_pre_chain": SHARED,
             }
@@ -64,3 +69,57 @@ def configure(settings: dict[str, Any]) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
+
+
+_UNPRINTABLE = re.compile(r"[^ -~]")
+
+
+def written_out(_logger: Any, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Every value as text of one line. The lines of a traceback, which are our own, stand behind a bar."""
+    for name, value in list(line.items()):
+        if name == "exception":
+            line[name] = "\n".join(f"  | {_printable(part)}" for part in str(value).splitlines())
+        elif not isinstance(value, int | float | bool | None):
+            line[name] = _printable(str(value))
+    return line
+
+
+def _printable(text: str) -> str:
+    return _UNPRINTABLE.sub(lambda found: found[0] if found[0].isprintable() else ascii(found[0])[1:-1], text)
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Many lines in one record: a batch of 250 messages has as many, and each would cost more than its message."""
+
+    lines: tuple[Mapping[str, Any], ...]
+
+    def __str__(self) -> str:
+        return "\n".join(json.dumps(line, default=str) for line in self.lines)
+
+
+class LineFormatter(structlog.stdlib.ProcessorFormatter):
+    """structlog's own, and the lines of `Steps` by the last of its processors alone."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if not isinstance(record.msg, Steps):
+            return super().format(record)
+        if isinstance(self.processors[-1], structlog.processors.JSONRenderer):
+            return str(record.msg)
+        lines = []
+        for line in record.msg.lines:
+            found: Any = dict(line)
+            for processor in self.processors[2:]:
+                found = processor(None, "info", found)
+            lines.append(found)
+        return "\n".join(lines)
+
+
+def steps(logger: str, step: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Log the same step of many events, a line each."""
+    log = logging.getLogger(logger)
+    if not log.isEnabledFor(logging.INFO):
+        return
+    common = {"event": step, "logger": logger, "level": "info", "timestamp": f"{datetime.now(UTC):%FT%T.%fZ}"}
+    if lines := tuple({**row, **common} for row in rows):
+        log.info(Steps(lines))
