@@ -19,7 +19,7 @@ from kanikojobs import kube
 from kanikojobs.errors import TransientError
 
 SELECTOR = "app.kubernetes.io/managed-by=kanikojobs"
-PAGE_SIZE = 500
+PAGE_SIZE = 250
 
 Json = dict[str, Any]
 

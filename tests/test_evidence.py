@@ -148,7 +148,7 @@ def test_the_log_of_a_pod_that_its_deadline_removes_is_kept(simulator: Simulator
 
 @pytest.mark.django_db(transaction=True)
 def test_logs_that_cannot_be_read_at_first_are_read_later(simulator: Simulator) -> None:
-    simulator.faults([{"do": "status", "status": 500, "path": "/log", "count": 3}])
+    simulator.faults([{"do": "status", "status": 500, "path": "/log", "count": 1}])
     jobs = created_jobs(1)
     with watching():
         wait_finished(jobs)

@@ -134,13 +134,11 @@ def test_a_status_that_postgres_cannot_store_as_it_is_holds_up_nobody(simulator:
     assert [job.state for job in finished] == ["succeeded", "failed", "succeeded"]
 
 
-@pytest.mark.parametrize("trouble", ["broken", "politely", "compacted", "away", "errors"])
+@pytest.mark.parametrize("trouble", ["compacted", "away", "errors"])
 def test_what_happens_while_a_watch_is_broken_is_told(simulator: Simulator, trouble: str) -> None:
     simulator.settings(run_seconds=0.3)
     jobs = created_jobs(8)
     troubles: dict[str, Callable[[], None]] = {
-        "broken": simulator.break_watches,
-        "politely": lambda: simulator.break_watches(politely=True),
         "compacted": lambda: (simulator.compact(), simulator.break_watches(politely=True))[0],
         "away": lambda: simulator.outage(1.0),
         "errors": lambda: (

@@ -8,7 +8,7 @@ from functools import partial
 
 from tests.bench.harness import Bench, Case, Contender, Sample
 
-ENDED, IDLE, IDLE_SECONDS = 1_000, 5_000, 60
+ENDED, IDLE, IDLE_SECONDS, EVENTS = 1_000, 5_000, 60, 200
 
 
 def cases(bench: Bench) -> list[Case]:
@@ -29,7 +29,25 @@ def cases(bench: Bench) -> list[Case]:
             units={"CPU": "% of a core", "memory": "MB", "memory growth": "MB", "CPU of a list": "s"},
             ours=Contender("watch_jobs", partial(idle, bench)),
         ),
+        *(
+            Case(
+                name=f"concurrency: {policy}, 3 clusters, 10 parsers",
+                units={"most at once": "Jobs", "out of order": "Jobs", "unfinished": "rows", "time": "s"},
+                ours=Contender("qcluster", partial(concurrency, bench, policy)),
+            )
+            for policy in ("Queue", "Allow", "Forbid", "Replace")
+        ),
     ]
+
+
+def concurrency(bench: Bench, policy: str) -> Sample:
+    _fresh(bench)
+    return bench.run_program(
+        "tests.bench.programs.watched",
+        "concurrency",
+        str(bench.amount(EVENTS)),
+        env={"KANIKOJOBS_CONCURRENCY_POLICY": policy},
+    )
 
 
 def ended(bench: Bench) -> Sample:

@@ -1,4 +1,4 @@
-"""`python -m tests.bench.programs.watched ended|idle COUNT`: what the group `watching` measures, on a running stack."""
+"""`python -m tests.bench.programs.watched ended|idle|concurrency COUNT …`: what the group `watching` measures."""
 
 import json
 import os
@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import django
@@ -17,8 +18,9 @@ import django
 django.setup()
 
 from django.db import connection, connections  # noqa: E402
+from django.db.models import Count  # noqa: E402
 
-from kanikojobs import kube, naming  # noqa: E402
+from kanikojobs import claims, kube, naming  # noqa: E402
 from kanikojobs.manifest.settings import build_options  # noqa: E402
 from kanikojobs.models import KanikoJob  # noqa: E402
 from kanikojobs.states import FINISHED  # noqa: E402
@@ -168,6 +170,51 @@ def idle(count: int, seconds: float) -> dict[str, float]:
     }
 
 
+def concurrency(count: int) -> dict[str, float]:
+    """Events of ten parsers through three clusters, while the policy of the settings holds."""
+    empty()
+    control("settings", run_seconds=0.1, pod_start_seconds=0.0, termination_seconds=0.05)
+    processes = [start_watcher()]
+    processes += [
+        subprocess.Popen([sys.executable, "manage.py", "qcluster"], stdout=subprocess.DEVNULL) for _ in range(3)
+    ]
+    time.sleep(6.0)
+    begun = time.monotonic()
+    # A part at once, and the rest while the first ones run.
+    jobs = queue(count // 2, parser=lambda n: f"parser-{n % 10}")
+    claims.notify()
+    for _ in range(5):
+        time.sleep(0.5)
+        jobs += queue(count // 10, parser=lambda n: f"parser-{n % 10}")
+        claims.notify()
+    until = time.monotonic() + 120
+    while KanikoJob.objects.exclude(state__in=FINISHED).exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    took = time.monotonic() - begun
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.wait(20)
+    stats = control("stats?detail=1")
+    made: dict[str, list[str]] = {}
+    for step in stats["sequence"]:
+        if step["do"] == "create":
+            made.setdefault(step["parser"], []).append(step["name"])
+    order = {job.name: n for n, job in enumerate(jobs)}
+    disorder = sum(order[first] > order[second] for names in made.values() for first, second in pairwise(names))
+    print({f"{s} {r}": n for s, r, n in summary()}, file=sys.stderr)
+    return {
+        "most at once": max(stats["max_active_by"]["parser"].values()),
+        "out of order": disorder,
+        "unfinished": KanikoJob.objects.exclude(state__in=FINISHED).count(),
+        "time": took,
+    }
+
+
+def summary() -> list[tuple[str, str, int]]:
+    return list(KanikoJob.objects.values_list("state", "reason").annotate(n=Count("id")))
+
+
 def cpu_seconds(pid: int) -> float:
     with open(f"/proc/{pid}/stat") as stat:  # noqa: PTH123
         fields = stat.read().rpartition(")")[2].split()
@@ -181,7 +228,12 @@ def memory(pid: int) -> float:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "ended":
-        print(json.dumps(ended(int(sys.argv[2]))))
-    else:
-        print(json.dumps(idle(int(sys.argv[2]), float(sys.argv[3]))))
+    match sys.argv[1:]:
+        case ["ended", count]:
+            print(json.dumps(ended(int(count))))
+        case ["idle", count, seconds]:
+            print(json.dumps(idle(int(count), float(seconds))))
+        case ["concurrency", count]:
+            print(json.dumps(concurrency(int(count))))
+        case _:
+            sys.exit(str(__doc__))
