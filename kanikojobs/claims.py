@@ -5,8 +5,9 @@ do not starve another's only one; and no more are active than the caps allow. A 
 lease. Whoever lost the lease moves nothing any more, and when it has run out the row is claimed again.
 """
 
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID, uuid4
@@ -15,7 +16,7 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from kanikojobs import concurrency, tallies
-from kanikojobs.models import HIGHEST_PRIORITY, KanikoJob, Outage
+from kanikojobs.models import HIGHEST_PRIORITY, BuildProfile, KanikoJob, Outage
 from kanikojobs.states import State
 
 # The channel on which the queue listens for due Kaniko Jobs.
@@ -76,14 +77,17 @@ def claim(*, most: int, lease: timedelta, token: UUID | None = None, on_trial: b
         _requeue_waited()
         concurrency.line_up()
         claimed += _claim_those_with_a_place(most=most, token=token, lease=lease)
-        places = min(most - len(claimed), _free_places())
+        taken = active() if _there_are_caps() else Counter()
+        cap = settings.KANIKOJOBS_MAX_ACTIVE_JOBS
+        places = min(most - len(claimed), max(0, cap - taken.total()) if cap else UNLIMITED)
         priority = _most_urgent(HIGHEST_PRIORITY)
         while places > 0 and priority is not None:
-            taken = _claim_in_turn(priority, most=places, token=token, lease=lease)
-            claimed += taken
-            places -= len(taken)
+            more = _claim_in_turn(priority, most=places, taken=taken, token=token, lease=lease)
+            claimed += more
+            taken.update(more.values())
+            places -= len(more)
             # None taken of a priority means that all its third parties are at their cap: others pass them.
-            priority = _most_urgent(priority if taken else priority + 1)
+            priority = _most_urgent(priority if more else priority + 1)
         tallies.add(tallies.counts({"creation/lost": lost}))
     return Claim(token, tuple(claimed))
 
@@ -150,9 +154,10 @@ def active() -> Counter[str]:
         return Counter(dict(cursor.fetchall()))
 
 
-def _free_places() -> int:
-    cap = settings.KANIKOJOBS_MAX_ACTIVE_JOBS
-    return max(0, cap - active().total()) if cap else UNLIMITED
+def _there_are_caps() -> bool:
+    if settings.KANIKOJOBS_MAX_ACTIVE_JOBS or settings.KANIKOJOBS_MAX_ACTIVE_JOBS_PER_THIRD_PARTY:
+        return True
+    return BuildProfile.objects.filter(max_active_jobs__gt=0).exists()
 
 
 def _most_urgent(least: int) -> int | None:
@@ -166,8 +171,13 @@ def _most_urgent(least: int) -> int | None:
         return row[0] if row else None
 
 
-def _claim_in_turn(priority: int, *, most: int, token: UUID, lease: timedelta) -> list[int]:
-    """Claim rows of one priority, the third parties in turn, each as far as its cap allows."""
+def _claim_in_turn(
+    priority: int, *, most: int, taken: Mapping[str, int], token: UUID, lease: timedelta
+) -> dict[int, str]:
+    """Claim rows of one priority, the third parties in turn, each as far as its cap allows beside the places `taken`.
+
+    Return the third party of each, in the order in which they are to be created.
+    """
     with connection.cursor() as cursor:
         # `hop` walks the index of due rows from third party to third party, on from the one whose turn was last and
         # round to it again, until it has met as many with free places as rows are wanted. So a claim costs the same
@@ -175,16 +185,16 @@ def _claim_in_turn(priority: int, *, most: int, token: UUID, lease: timedelta) -
         # where that index finds them, not in a join with the table, for which the planner chose one of 40 ms.
         cursor.execute(
             f"""
-            WITH RECURSIVE place (third_party_id, free) AS (
-                SELECT third_party_id, %(cap)s - count(*) FROM ({_PLACES_TAKEN}) AS taken
-                WHERE %(cap)s < %(unlimited)s GROUP BY third_party_id
+            WITH RECURSIVE cap (third_party_id, most) AS (
+                SELECT third_party_id, COALESCE(NULLIF(max_active_jobs, 0), %(unlimited)s)
+                FROM kanikojobs_buildprofile WHERE max_active_jobs IS NOT NULL
             ), last (third_party_id) AS (
                 SELECT COALESCE((SELECT third_party_id FROM kanikojobs_turn WHERE priority = %(priority)s), '')
             ), hop (third_party_id, round, position, met, free) AS (
                 SELECT third_party_id, 0, 0, 0, 0::bigint FROM last
                 UNION ALL
-                SELECT following.third_party_id, following.round, hop.position + 1,
-                       hop.met + (COALESCE(place.free, %(cap)s) > 0)::int, COALESCE(place.free, %(cap)s)
+                SELECT following.third_party_id, following.round, hop.position + 1, hop.met + (room.free > 0)::int,
+                       room.free
                 FROM hop CROSS JOIN LATERAL (
                     (
                         SELECT third_party_id, hop.round AS round FROM kanikojobs_kanikojob job
@@ -198,7 +208,11 @@ def _claim_in_turn(priority: int, *, most: int, token: UUID, lease: timedelta) -
                     )
                     ORDER BY round LIMIT 1
                 ) following
-                LEFT JOIN place ON place.third_party_id = following.third_party_id
+                LEFT JOIN cap ON cap.third_party_id = following.third_party_id
+                CROSS JOIN LATERAL (
+                    SELECT COALESCE(cap.most, %(cap)s)
+                        - COALESCE((%(taken)s::jsonb ->> following.third_party_id)::bigint, 0) AS free
+                ) room
                 WHERE hop.met < %(most)s
                   AND (following.round = 0 OR following.third_party_id <= (SELECT third_party_id FROM last))
             ), candidate AS (
@@ -225,18 +239,19 @@ def _claim_in_turn(priority: int, *, most: int, token: UUID, lease: timedelta) -
                 SELECT %(priority)s, third_party_id FROM claimed ORDER BY turn DESC, position DESC LIMIT 1
                 ON CONFLICT (priority) DO UPDATE SET third_party_id = excluded.third_party_id
             )
-            SELECT id FROM claimed ORDER BY turn, position
+            SELECT id, third_party_id FROM claimed ORDER BY turn, position
             """,  # noqa: S608 - a literal
             {
                 "priority": priority,
                 "most": most,
+                "taken": json.dumps(taken),
                 "cap": settings.KANIKOJOBS_MAX_ACTIVE_JOBS_PER_THIRD_PARTY or UNLIMITED,
                 "unlimited": UNLIMITED,
                 "token": str(token),
                 "lease": lease.total_seconds(),
             },
         )
-        return [row[0] for row in cursor.fetchall()]
+        return dict(cursor.fetchall())
 
 
 def seconds_until_due() -> float | None:

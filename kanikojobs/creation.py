@@ -22,7 +22,6 @@ from kanikojobs.cursors import binding_cursor
 from kanikojobs.errors import ClusterUnavailable
 from kanikojobs.heartbeats import instance_name
 from kanikojobs.manifest.builds import Build
-from kanikojobs.manifest.settings import build_options
 from kanikojobs.models import JobAttempt, KanikoJob
 from kanikojobs.states import State
 from kanikojobs.verdicts import Held, Outcome, Verdict
@@ -124,9 +123,11 @@ def begin(*, token: UUID, kaniko_jobs: Sequence[int], on_trial: bool = False) ->
             SELECT held.id, attempt.id, attempt.number, held.retries_used, held.name, held.namespace, held.number,
                    event.source, event.event_id, event.third_party_id, event.parser_id, event.correlation_id,
                    event.job_name, event.priority, event.build_type, event.runtime, event.source_url,
-                   event.build_timeout, event.data -> 'parameters' -> 'environment', event.traceparent, held.overrides
+                   event.build_timeout, event.data -> 'parameters' -> 'environment', event.traceparent, held.overrides,
+                   profile.destination, profile.resources, profile.allowed_hosts
             FROM held JOIN attempt ON attempt.kaniko_job_id = held.id
             JOIN kanikojobs_jobstartevent event ON event.id = held.event_id
+            LEFT JOIN kanikojobs_buildprofile profile ON profile.third_party_id = event.third_party_id
             """,
             {
                 "lease": settings.KANIKOJOBS_LEASE.total_seconds(),
@@ -154,7 +155,8 @@ def _held(
     *event: Any,
 ) -> Held:
     (source, event_id, third_party_id, parser_id, correlation_id, job_name, priority) = event[:7]
-    (build_type, runtime, source_url, build_timeout, environment, traceparent, overrides) = event[7:]
+    (build_type, runtime, source_url, build_timeout, environment, traceparent, overrides) = event[7:14]
+    profile = dict(zip(("destination", "resources", "allowed_hosts"), event[14:], strict=True))
     return Held(
         id=id,
         attempt=attempt,
@@ -162,7 +164,7 @@ def _held(
         retries_used=retries_used,
         name=name,
         namespace=namespace,
-        options=build_options(),
+        profile=profile if any(profile.values()) else None,
         build=Build(
             source=source,
             event_id=event_id,

@@ -13,11 +13,13 @@ from uuid import UUID
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.indexes import BrinIndex, HashIndex
+from django.core.exceptions import ValidationError
 from django.db import connection, models
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from kanikojobs import lines
+from kanikojobs.manifest.settings import profile_options
 from kanikojobs.states import ACTIVE, FINISHED, HAS_A_UID, TRANSITIONS, UNFINISHED, State
 from kanikojobs.storable import printable
 
@@ -635,6 +637,58 @@ class Tally(models.Model):
 
     def __str__(self) -> str:
         return f"{self.series} {self.span} {self.since:%Y-%m-%d %H:%M}"
+
+
+class BuildProfile(models.Model):
+    """What an operator has decided for the builds of one third party, in place of the settings of the same names.
+
+    Written as in the environment; an empty field leaves it to the setting.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    third_party_id = models.CharField("third party ID", max_length=128, unique=True)
+    destination = models.CharField(
+        max_length=512,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="As KANIKOJOBS_DESTINATION: a template for the image.",
+    )
+    resources = models.CharField(
+        max_length=512,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="As KANIKOJOBS_BUILD_RESOURCES, for example memory_limit=8Gi,cpu_limit=4.",
+    )
+    allowed_hosts = models.CharField(
+        max_length=2048,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="As KANIKOJOBS_ALLOWED_HOSTS, for example github.com/notifi,git.example.com:8443.",
+    )
+    max_active_jobs = models.PositiveIntegerField(
+        null=True, blank=True, help_text="As KANIKOJOBS_MAX_ACTIVE_JOBS_PER_THIRD_PARTY: 0 is no cap."
+    )
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=~Q(third_party_id=""), name="buildprofile_names_its_third_party")
+        ]
+
+    def __str__(self) -> str:
+        return self.third_party_id
+
+    def clean(self) -> None:
+        """Raises `ValidationError` by field, with the settings' own words."""
+        try:
+            profile_options(destination=self.destination, resources=self.resources, allowed_hosts=self.allowed_hosts)
+        except ValueError as error:
+            field, _, problem = str(error).partition(": ")
+            if quantity := field.removeprefix("build_resources.") if "." in field else "":
+                field, problem = "resources", f"{quantity}: {problem}"
+            raise ValidationError({field: problem}) from None
 
 
 class OperatorAction(models.Model):

@@ -6,6 +6,7 @@ try, failed, or given back because the cluster is away.
 
 import random
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -18,6 +19,7 @@ from kanikojobs.errors import ClusterUnavailable, CreationError, PermanentError,
 from kanikojobs.manifest import job_manifest
 from kanikojobs.manifest.builds import Build
 from kanikojobs.manifest.options import BuildOptions
+from kanikojobs.manifest.settings import build_options, profile_options
 from kanikojobs.models import JobAttempt, Move
 from kanikojobs.states import State
 
@@ -41,7 +43,17 @@ class Held:
     name: str
     namespace: str
     build: Build
-    options: BuildOptions
+    profile: Mapping[str, str] | None = None
+
+    def options(self) -> BuildOptions:
+        """The operator's options for it. Raises `PermanentError` (BuildProfileInvalid)."""
+        if self.profile is None:
+            return build_options()
+        try:
+            return profile_options(**self.profile)
+        except ValueError as error:
+            # It was checked when it was saved, but settings have changed since.
+            raise PermanentError(reason="BuildProfileInvalid", message=str(error)) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +90,7 @@ def attempt(job: Held) -> Verdict:
     may_exist = False
     error: CreationError
     try:
-        body = job_manifest(build=job.build, options=job.options)
+        body = job_manifest(build=job.build, options=job.options())
         # The row's name and namespace, not today's settings: a retry must find what an earlier try may have made.
         body["metadata"] |= {"name": job.name, "namespace": job.namespace}
         try:

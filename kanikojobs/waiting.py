@@ -1,11 +1,13 @@
 """Why a queued Kaniko Job waits: in words for a row, and counted for all of them."""
 
+from collections import defaultdict
+
 from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
 from kanikojobs import claims, outages
-from kanikojobs.models import KanikoJob
+from kanikojobs.models import BuildProfile, KanikoJob
 from kanikojobs.states import State
 
 OUTAGE, RETRY, LINE = "outage", "retry", "line"
@@ -26,22 +28,29 @@ def why_waiting(job: KanikoJob) -> str:
     if job.waits_for:
         return f"{job.waits_for.name}, of the same third party and parser, has to finish first."
     if not job.may_exist:
-        cap, third_party_cap = settings.KANIKOJOBS_MAX_ACTIVE_JOBS, settings.KANIKOJOBS_MAX_ACTIVE_JOBS_PER_THIRD_PARTY
+        cap, third_party_cap = settings.KANIKOJOBS_MAX_ACTIVE_JOBS, _caps()[job.third_party_id]
         active = claims.active()
         if cap and active.total() >= cap:
-            return f"{active.total()} Jobs are active, as many as KANIKOJOBS_MAX_ACTIVE_JOBS={cap} allows."
+            return f"Of all Jobs, {active.total()} are active, as many as KANIKOJOBS_MAX_ACTIVE_JOBS={cap} allows."
         if third_party_cap and active[job.third_party_id] >= third_party_cap:
             return (
-                f"{active[job.third_party_id]} Jobs of its third party are active, as many as "
-                f"KANIKOJOBS_MAX_ACTIVE_JOBS_PER_THIRD_PARTY={third_party_cap} allows."
+                f"Of its third party's Jobs, {active[job.third_party_id]} are active, as many as its cap of "
+                f"{third_party_cap} allows."
             )
     return "It waits for a worker: what is more urgent goes first, and third parties of equal priority take turns."
 
 
+def _caps() -> dict[str, int]:
+    """The cap of each third party; 0 is none."""
+    caps: dict[str, int] = defaultdict(lambda: settings.KANIKOJOBS_MAX_ACTIVE_JOBS_PER_THIRD_PARTY)
+    for profile in BuildProfile.objects.filter(max_active_jobs__isnull=False):
+        caps[profile.third_party_id] = profile.max_active_jobs or 0
+    return caps
+
+
 def counts() -> dict[str, int]:
     """How many queued Kaniko Jobs wait for what, by the constants of this module; read from the queued ones alone."""
-    cap, third_party_cap = settings.KANIKOJOBS_MAX_ACTIVE_JOBS, settings.KANIKOJOBS_MAX_ACTIVE_JOBS_PER_THIRD_PARTY
-    active = claims.active()
+    cap, caps, active = settings.KANIKOJOBS_MAX_ACTIVE_JOBS, _caps(), claims.active()
     with connection.cursor() as cursor:
         cursor.execute(
             """
@@ -60,7 +69,9 @@ def counts() -> dict[str, int]:
                 "outage": outages.current() is not None,
                 "capped": bool(cap) and active.total() >= cap,
                 "capped_third_parties": [
-                    third_party for third_party, count in active.items() if third_party_cap and count >= third_party_cap
+                    third_party
+                    for third_party, count in active.items()
+                    if caps[third_party] and count >= caps[third_party]
                 ],
             },
         )

@@ -14,7 +14,7 @@ from pytest_django import Settings
 
 from kanikojobs import claims, outages, tallies, waiting
 from kanikojobs.errors import ClusterUnavailable
-from kanikojobs.models import KanikoJob
+from kanikojobs.models import BuildProfile, KanikoJob
 from kanikojobs.states import State
 from tests.factories import a_kaniko_job, an_attempt, an_event
 
@@ -217,6 +217,27 @@ def test_both_caps_hold_together(settings: Settings) -> None:
     assert max(claimed.values()) == 3
 
 
+@pytest.mark.parametrize(
+    ("setting", "profile", "claimed"),
+    [
+        pytest.param(2, None, 2, id="as-the-setting"),
+        pytest.param(2, 4, 4, id="more"),
+        pytest.param(2, 0, 6, id="none"),
+        pytest.param(0, 3, 3, id="a-cap-where-there-was-none"),
+    ],
+)
+def test_a_third_party_can_have_a_cap_of_its_own(
+    settings: Settings, setting: int, profile: int | None, claimed: int
+) -> None:
+    settings.KANIKOJOBS_MAX_ACTIVE_JOBS_PER_THIRD_PARTY = setting
+    BuildProfile.objects.create(third_party_id="special", max_active_jobs=profile)
+    for _ in range(6):
+        queued("special")
+
+    assert len(claim()) == claimed
+    assert claim() == []
+
+
 def test_a_job_that_may_be_there_keeps_its_place_while_it_waits(settings: Settings) -> None:
     settings.KANIKOJOBS_MAX_ACTIVE_JOBS = 1
     waits = queued(may_exist=True, run_at=FUTURE)
@@ -339,10 +360,7 @@ def test_a_row_says_why_it_waits(settings: Settings) -> None:
 
     said = [waiting.why_waiting(job) for job in (capped, turn, later, behind, first)]
 
-    assert (
-        said[0]
-        == "1 Jobs of its third party are active, as many as KANIKOJOBS_MAX_ACTIVE_JOBS_PER_THIRD_PARTY=1 allows."
-    )
+    assert said[0] == "Of its third party's Jobs, 1 are active, as many as its cap of 1 allows."
     assert said[1].startswith("It waits for a worker")
     assert said[2].endswith("after TooManyRequests.")
     assert said[3].startswith(first.name)
@@ -366,6 +384,6 @@ def test_a_row_names_the_cap_or_the_outage_that_it_waits_for(settings: Settings)
     outages.begin(ClusterUnavailable(reason="ConnectionFailed", message="refused"))
     away = waiting.why_waiting(job), waiting.counts()["outage"]
 
-    assert capped == ("1 Jobs are active, as many as KANIKOJOBS_MAX_ACTIVE_JOBS=1 allows.", 1)
+    assert capped == ("Of all Jobs, 1 are active, as many as KANIKOJOBS_MAX_ACTIVE_JOBS=1 allows.", 1)
     assert away[0].startswith("Kubernetes cannot be used since ")
     assert away[1] == 1

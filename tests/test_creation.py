@@ -7,6 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.core.exceptions import ValidationError
 from django.db import connection
 from django_q.timeout import TimeoutHandler
 from pytest_django import Settings
@@ -17,7 +18,7 @@ from kanikojobs.heartbeats import instance_name
 from kanikojobs.manifest import job_manifest
 from kanikojobs.manifest.builds import Build
 from kanikojobs.manifest.settings import build_options
-from kanikojobs.models import DeadLetter, JobAttempt, KanikoJob, Outage
+from kanikojobs.models import BuildProfile, DeadLetter, JobAttempt, KanikoJob, Outage
 from kanikojobs.naming import PREFIX
 from tests.creating import queue_events, work, work_off
 from tests.odd_server import answers, odd_server, says, write_kubeconfig
@@ -326,6 +327,56 @@ def test_an_answer_with_retry_after_is_waited_for(simulator: Simulator) -> None:
     assert timedelta(seconds=29) < job.run_at - before < timedelta(seconds=32)
 
 
+def test_a_third_party_can_have_a_destination_resources_and_hosts_of_its_own(simulator: Simulator) -> None:
+    special, other = queue_events(2)
+    special.event.source_url = "https://git.example.com/team/repo"
+    special.event.save()
+    BuildProfile.objects.create(
+        third_party_id=special.third_party_id,
+        destination="registry.example.com/special/{parser_id}:{number}",
+        resources="memory_limit=16Gi",
+        allowed_hosts="git.example.com",
+    )
+
+    work_off()
+
+    pods = {}
+    for job in (special, other):
+        answer = kube.request("GET", f"/apis/batch/v1/namespaces/{job.namespace}/jobs/{job.name}")
+        pods[job.pk] = answer.body["spec"]["template"]["spec"]["containers"][0]
+    assert f"--destination=registry.example.com/special/{special.parser_id}:1" in pods[special.pk]["args"]
+    assert pods[special.pk]["resources"]["limits"]["memory"] == "16Gi"
+    assert pods[other.pk]["resources"]["limits"]["memory"] == "4Gi"
+
+
+def test_a_profile_that_no_longer_works_fails_its_builds_with_the_reason(simulator: Simulator) -> None:
+    (job,) = queue_events()
+    BuildProfile.objects.create(third_party_id=job.third_party_id, resources="memory_limit=plenty")
+
+    work()
+
+    job.refresh_from_db()
+    assert (job.state, job.reason) == ("failed", "BuildProfileInvalid")
+    assert "memory_limit" in job.message
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        pytest.param({"destination": "no-registry/{parser_id}"}, "destination", id="destination"),
+        pytest.param({"destination": "r.example.com/{nobody}:1"}, "destination", id="placeholder"),
+        pytest.param({"resources": "memory_limit=plenty"}, "resources", id="quantity"),
+        pytest.param({"resources": "speed=high"}, "resources", id="unknown-resource"),
+        pytest.param({"resources": "memory_limit"}, "resources", id="no-pair"),
+    ],
+)
+def test_a_profile_is_checked_by_the_rules_of_the_settings(fields: dict[str, str], field: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        BuildProfile(third_party_id="special", **fields).full_clean()
+
+    assert list(caught.value.message_dict) == [field]
+
+
 @pytest.mark.parametrize(("number", "longest"), [(0, 0.1), (1, 0.2), (3, 0.8), (9, 51.2), (40, 60.0)])
 def test_delays_grow_exponentially_with_full_jitter(settings: Settings, number: int, longest: float) -> None:
     settings.KANIKOJOBS_RETRY_DELAY = timedelta(milliseconds=100)
@@ -422,7 +473,7 @@ def test_a_lease_that_the_task_could_outlast_is_renewed(
     simulator: Simulator, settings: Settings, seconds_left: int, renewed: bool
 ) -> None:
     settings.KANIKOJOBS_TASK_TIMEOUT, settings.KANIKOJOBS_LEASE = timedelta(seconds=60), timedelta(seconds=90)
-    (job,) = queue_events()
+    queue_events()
     claim = claims.claim(most=1, lease=timedelta(seconds=seconds_left))
     before = KanikoJob.objects.get().leased_until
 

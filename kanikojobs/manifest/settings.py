@@ -1,6 +1,8 @@
 """The operator's settings about builds as the value that the manifest is made from."""
 
-from functools import cache
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from django.core.signals import setting_changed
 from kanikojobs.manifest.options import BuildOptions, Resources, SecretKey
 from kanikojobs.manifest.runtimes import DIRECTORY, Runtime, load_runtimes
 from kanikojobs.manifest.source_rules import SourceRules
+from project.environment import Environment
 
 # A setting that is empty leaves the default of the field to `BuildOptions`.
 _TEXTS = {
@@ -46,11 +49,7 @@ def build_options() -> BuildOptions:
         ("build_resources", settings.KANIKOJOBS_BUILD_RESOURCES),
         ("source_resources", settings.KANIKOJOBS_SOURCE_RESOURCES),
     ):
-        default = BuildOptions.__dataclass_fields__[field].default
-        values = {key: getattr(default, key) for key in Resources.__slots__}
-        if unknown := sorted(set(overrides) - set(values)):
-            raise ValueError(f"{field}: {unknown[0]!r} is not known; write {', '.join(values)}")
-        given[field] = Resources(**(values | overrides))
+        given[field] = _changed(BuildOptions.__dataclass_fields__[field].default, overrides, field=field)
     return BuildOptions(
         namespace=settings.KANIKOJOBS_NAMESPACE,
         destination=settings.KANIKOJOBS_DESTINATION,
@@ -75,6 +74,32 @@ def build_options() -> BuildOptions:
         user_namespaces=settings.KANIKOJOBS_USER_NAMESPACES,
         **given,
     )
+
+
+@lru_cache(maxsize=1024)
+def profile_options(*, destination: str, resources: str, allowed_hosts: str) -> BuildOptions:
+    """The options with what the profile of a third party says instead, each text as in the environment or empty.
+
+    Raises `ValueError` that names the field which cannot work.
+    """
+    options = build_options()
+    given = Environment({"resources": resources, "allowed_hosts": allowed_hosts})
+    overrides, hosts = given.mapping("resources"), tuple(given.items("allowed_hosts"))
+    if given.faults:
+        raise ValueError(f"resources: {given.faults[0]}")
+    return replace(
+        options,
+        destination=destination or options.destination,
+        build_resources=_changed(options.build_resources, overrides, field="resources"),
+        source_rules=replace(options.source_rules, allowed_hosts=hosts) if hosts else options.source_rules,
+    )
+
+
+def _changed(resources: Any, overrides: Mapping[str, str], *, field: str) -> Resources:
+    if unknown := sorted(set(overrides) - set(Resources.__slots__)):
+        raise ValueError(f"{field}: {unknown[0]!r} is not known; write {', '.join(Resources.__slots__)}")
+    changed: Resources = replace(resources, **overrides)
+    return changed
 
 
 def _runtimes(folder: Path) -> dict[str, Runtime]:
@@ -102,6 +127,7 @@ def _priority(text: str) -> int:
 def _forget(*, setting: str, **_: Any) -> None:
     if setting.startswith("KANIKOJOBS_"):
         build_options.cache_clear()
+        profile_options.cache_clear()
 
 
 setting_changed.connect(_forget)
