@@ -60,24 +60,22 @@ def _stand_in_line() -> tuple[dict[int, int], int]:
     """Put new rows at the ends of their lines; return whom each that has somebody before it waits for, and how many
     there were."""
     with connection.cursor() as cursor:
+        # The end of the line is looked up for each row and not once for each line: that needs no join of the new rows
+        # with themselves, which a planner that expects one row, and finds two thousand, does row by row.
         cursor.execute(
             """
             WITH fresh AS (
                 SELECT id, third_party_id, parser_id FROM kanikojobs_kanikojob
                 WHERE state = 'queued' AND place IS NULL ORDER BY id LIMIT %s FOR NO KEY UPDATE SKIP LOCKED
-            ), last AS (
-                SELECT line.third_party_id, line.parser_id, there.id, COALESCE(there.place, 0) AS place
-                FROM (SELECT DISTINCT third_party_id, parser_id FROM fresh) line
-                LEFT JOIN LATERAL (
-                    SELECT id, place FROM kanikojobs_kanikojob job
-                    WHERE job.third_party_id = line.third_party_id AND job.parser_id = line.parser_id
-                      AND place > 0 AND state IN ('queued', 'creating', 'created', 'running')
-                    ORDER BY place DESC LIMIT 1
-                ) there ON true
             ), lined AS (
                 SELECT fresh.id, COALESCE(lag(fresh.id) OVER line, last.id) AS waits_for_id,
-                       last.place + row_number() OVER line AS place
-                FROM fresh JOIN last USING (third_party_id, parser_id)
+                       COALESCE(last.place, 0) + row_number() OVER line AS place
+                FROM fresh LEFT JOIN LATERAL (
+                    SELECT id, place FROM kanikojobs_kanikojob job
+                    WHERE job.third_party_id = fresh.third_party_id AND job.parser_id = fresh.parser_id
+                      AND place > 0 AND state IN ('queued', 'creating', 'created', 'running')
+                    ORDER BY place DESC LIMIT 1
+                ) last ON true
                 WINDOW line AS (PARTITION BY third_party_id, parser_id ORDER BY fresh.id)
             )
             UPDATE kanikojobs_kanikojob job SET place = lined.place, waits_for_id = lined.waits_for_id
@@ -91,6 +89,8 @@ def _stand_in_line() -> tuple[dict[int, int], int]:
 
 
 def _skip(behind: dict[int, int]) -> None:
+    # One that is behind another that is skipped too is skipped for the head of the line.
+    behind = {id: _head(before, behind=behind) for id, before in behind.items()}
     names = dict(KanikoJob.objects.filter(id__in=set(behind.values())).values_list("id", "name"))
     moves = [
         Move(
@@ -103,6 +103,12 @@ def _skip(behind: dict[int, int]) -> None:
     ]
     moved = KanikoJob.objects.move(moves)
     tallies.add(tallies.counts({f"finished/cancelled/{FORBIDDEN}": len(moved)}))
+
+
+def _head(id: int, *, behind: dict[int, int]) -> int:
+    while id in behind:
+        id = behind[id]
+    return id
 
 
 def _replace_those_before(behind: dict[int, int]) -> None:

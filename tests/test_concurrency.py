@@ -129,16 +129,15 @@ def test_allow_claims_all_at_once(settings: Settings) -> None:
 @pytest.mark.django_db
 def test_forbid_skips_the_later_one_and_says_why(settings: Settings) -> None:
     settings.KANIKOJOBS_CONCURRENCY_POLICY = "Forbid"
-    first, second = of_parser("a", 2)
+    first, *together = of_parser("a", 3)
     assert claim() == [first.pk]
-    (third,) = of_parser("a", 1)
+    later = of_parser("a", 1)
 
     assert claim() == []
 
-    told = {(job.state, job.reason, job.message) for job in KanikoJob.objects.filter(id__in=[second.pk, third.pk])}
+    skipped = KanikoJob.objects.filter(id__in=ids([*together, *later]))
     message = f"Skipped: {first.name} of the same parser was unfinished."
-    assert ("cancelled", "ConcurrencyForbidden", message) in told
-    assert {(state, reason) for state, reason, _ in told} == {("cancelled", "ConcurrencyForbidden")}
+    assert {(job.state, job.reason, job.message) for job in skipped} == {("cancelled", "ConcurrencyForbidden", message)}
     finish(first.pk)
     (fourth,) = of_parser("a", 1)
     assert claim() == [fourth.pk]
