@@ -21,6 +21,7 @@ def register_all() -> None:
     checks.register(check_names)
     checks.register(check_sink_token, deploy=True)
     checks.register(check_metrics_token, deploy=True)
+    checks.register(check_caps, deploy=True)
 
 
 def check_timeouts(**_: Any) -> list[checks.CheckMessage]:
@@ -126,5 +127,24 @@ def check_metrics_token(**_: Any) -> list[checks.CheckMessage]:
             "/metrics is readable without a token: KANIKOJOBS_METRICS_TOKEN is not set.",
             hint="Set a bearer token that Prometheus sends, or let a network policy admit only Prometheus.",
             id="kanikojobs.W003",
+        )
+    ]
+
+
+def check_caps(**_: Any) -> list[checks.CheckMessage]:
+    missing = [
+        name
+        for name in ("KANIKOJOBS_MAX_ACTIVE_JOBS", "KANIKOJOBS_MAX_ACTIVE_JOBS_PER_THIRD_PARTY")
+        if not getattr(settings, name)
+    ]
+    if not missing:
+        return []
+    return [
+        checks.Warning(
+            f"Nothing limits how many builds are in the cluster at once: {' and '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} 0.",
+            hint="A burst becomes as many pods. Write as many as the cluster can hold, and fewer for one third party, "
+            "for example 50 and 10; or leave it to Kueue with KANIKOJOBS_KUEUE_QUEUE and silence this.",
+            id="kanikojobs.W004",
         )
     ]

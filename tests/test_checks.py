@@ -15,6 +15,8 @@ def sound(settings: Settings) -> None:
     settings.RABBITMQ_URL = "amqp://localhost/"
     settings.KANIKOJOBS_SINK_TOKEN = "token"
     settings.KANIKOJOBS_METRICS_TOKEN = "token"
+    settings.KANIKOJOBS_MAX_ACTIVE_JOBS = 50
+    settings.KANIKOJOBS_MAX_ACTIVE_JOBS_PER_THIRD_PARTY = 10
 
 
 def found() -> dict[str, checks.CheckMessage]:
@@ -63,6 +65,8 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
     ("W001", {"RABBITMQ_URL": ""}, "RABBITMQ_URL is not set", "RABBITMQ_URL_FILE"),
     ("W002", {"KANIKOJOBS_SINK_TOKEN": ""}, "KANIKOJOBS_SINK_TOKEN is not set", "KANIKOJOBS_DIRECT_EVENTS=reject"),
     ("W003", {"KANIKOJOBS_METRICS_TOKEN": ""}, "KANIKOJOBS_METRICS_TOKEN is not set", "network policy"),
+    ("W004", {"KANIKOJOBS_MAX_ACTIVE_JOBS": 0}, "at once: KANIKOJOBS_MAX_ACTIVE_JOBS is 0", "50 and 10"),
+    ("W004", {"KANIKOJOBS_MAX_ACTIVE_JOBS_PER_THIRD_PARTY": 0}, "_PER_THIRD_PARTY is 0", "50 and 10"),
 ]
 
 
