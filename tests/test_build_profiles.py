@@ -51,7 +51,9 @@ def test_what_the_settings_would_refuse_is_refused_at_its_field(client: Client) 
 
     answer = client.post(reverse(ADD), GIVEN | {"resources": "memory_limit=plenty"})
 
-    assert answer.context["adminform"].form.errors == {"resources": ["memory_limit: not a quantity such as 500m, 2 or 4Gi"]}
+    assert answer.context["adminform"].form.errors == {
+        "resources": ["memory_limit: not a quantity such as 500m, 2 or 4Gi"]
+    }
     assert not BuildProfile.objects.exists()
 
 

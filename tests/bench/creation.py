@@ -281,7 +281,7 @@ def with_history(bench: Bench, *, finished: int) -> str:
     url = base.rpartition("/")[0] + f"/{name}"
     with psycopg.connect(base, autocommit=True) as connection:
         if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone():
-            connection.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]
+            connection.execute(f"CREATE DATABASE {name}")
             subprocess.run(
                 [sys.executable, "manage.py", "migrate", "--verbosity=0"],
                 env=bench.environment() | {"DATABASE_URL": url},
@@ -329,7 +329,7 @@ HISTORY_ROWS = (
 
 
 def one_row(connection: psycopg.Connection[Any], query: str) -> tuple[Any, ...]:
-    row = connection.execute(query).fetchone()  # type: ignore[arg-type]
+    row = connection.execute(query).fetchone()
     assert row is not None
     return tuple(row)
 

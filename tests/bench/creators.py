@@ -79,7 +79,7 @@ def creator(*, which: str) -> Callable[[list[Any]], bool]:
     claim = CLAIM.format(which=which, fields=", ".join(FIELDS.values()))
 
     def create(parameters: list[Any]) -> bool:
-        row = connection.execute(claim, [token, *parameters], prepare=True).fetchone()  # type: ignore[arg-type]
+        row = connection.execute(claim, [token, *parameters], prepare=True).fetchone()
         if row is None:
             return False
         body = job_manifest(build=Build(**dict(zip(FIELDS, row[1:], strict=True))), options=options)
@@ -112,7 +112,7 @@ def client(share: int, of: int) -> None:
     api = kubernetes.BatchV1Api(config.new_client_from_config(config_file=os.environ["KUBECONFIG"]))
     ready()
     for body in bodies:
-        api.create_namespaced_job(body["metadata"]["namespace"], body)
+        api.create_namespaced_job(body["metadata"]["namespace"], body)  # type: ignore[arg-type]
 
 
 def queued(share: int, of: int) -> Iterator[dict[str, Any]]:
@@ -126,7 +126,7 @@ def queued(share: int, of: int) -> Iterator[dict[str, Any]]:
 
     with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
         rows = connection.execute(
-            f"SELECT {', '.join(FIELDS.values())} FROM kanikojobs_kanikojob job JOIN kanikojobs_jobstartevent event"  # type: ignore[arg-type]  # noqa: S608
+            f"SELECT {', '.join(FIELDS.values())} FROM kanikojobs_kanikojob job JOIN kanikojobs_jobstartevent event"  # noqa: S608
             " ON event.id = job.event_id WHERE job.state = 'queued' AND job.id %% %s = %s",
             [of, share],
         ).fetchall()

@@ -8,12 +8,11 @@ from functools import cache
 from typing import Any
 
 from project.settings import *  # noqa: F403
-from project.settings import Q_CLUSTER as OURS
+from project.settings import Q_CLUSTER
 
-Q_CLUSTER: dict[str, Any] = {key: value for key, value in OURS.items() if key not in ("broker_class", "poll")} | {
-    "save_limit": -1,
-    "queue_limit": 50,
-}
+for _ours in ("broker_class", "poll"):
+    del Q_CLUSTER[_ours]
+Q_CLUSTER |= {"save_limit": -1, "queue_limit": 50}
 
 
 def create(kaniko_job: int) -> None:
