@@ -64,6 +64,7 @@ _NUMBERS = _masks(
     # Long hexadecimal with a digit in it, because `deadbeef` may be a word. The same mask as a number's: one commit
     # in thirty has a short hash without letters.
     (rf"\b(?=[a-fA-F]*\d){_HEX}{{7,128}}\b", "<n>"),
+    (r"\bv?\d+(?:\.\d+)+\b", "<n>"),
     (r"\b(?=[A-Za-z_]*\d)\w+\b", "<n>"),
     (r"[+-]?\d+(?:[.,]\d+)*", "<n>"),
 )
@@ -118,7 +119,9 @@ def _mask(text: str, masks: Sequence[tuple[re.Pattern[str], str]]) -> str:
 
 
 def _mask_hyphenated(match: re.Match[str]) -> str:
-    return "<name>" if any(character.isdigit() for character in match[0]) else match[0]
+    # UTF-8 and the like are words; what is left of a shorter name is masked as a number.
+    made = len(match[0]) > 6 and any(character.isdigit() for character in match[0])
+    return "<name>" if made else match[0]
 
 
 def _mask_name(match: re.Match[str]) -> str:

@@ -25,7 +25,7 @@ from prometheus_client.registry import Collector
 from kanikojobs import amqp, backlog, heartbeats, outages, pausing, tallies
 from kanikojobs.advice import ADVICE
 from kanikojobs.messages import Outcome
-from kanikojobs.models import DeadLetter, Drift, Heartbeat, JobAttempt, JobStartEvent
+from kanikojobs.models import DeadLetter, Drift, Heartbeat, JobAttempt, JobStartEvent, ReplayItem
 from kanikojobs.states import FINISHED, State
 from kanikojobs.tallies import BUCKETS, BUILD_BUCKETS, WAIT_BUCKETS, Total
 
@@ -144,6 +144,14 @@ def _intake(totals: Totals) -> Iterator[Metric]:
         label="cause",
         prefix="dead-letter/",
         known=[str(cause) for cause in DeadLetter.Cause],
+    )
+    yield _counter(
+        totals,
+        "kanikojobs_replayed_dead_letters",
+        "Dead letters that a replay has taken, by what came of them.",
+        label="outcome",
+        prefix="replay/",
+        known=[str(outcome) for outcome in ReplayItem.Outcome if outcome != ReplayItem.Outcome.PENDING],
     )
     yield _gauge(
         "kanikojobs_dead_letters_open",

@@ -81,14 +81,14 @@ class TransientFilter(admin.SimpleListFilter):
 class FailureGroupAdmin(ReadOnlyAdmin):
     list_display = (
         "what",
-        "cause",
-        "mark",
+        "open_",
         "deaths",
-        "open_letters",
-        "affected",
-        "first_seen_at",
-        "last_seen_at",
+        "mark",
         "trend",
+        "last",
+        "first",
+        "affected",
+        "cause",
         "assignee",
     )
     list_filter = (NewSinceFilter, "state", "cause", TransientFilter)
@@ -119,7 +119,19 @@ class FailureGroupAdmin(ReadOnlyAdmin):
         kind = {"new": "new", "regressed": "bad", "settled": "good"}.get(group.state, "unknown")
         return format_html('<span class="mark {}">{}</span>', kind, group.state)
 
-    @admin.display(description="third parties")
+    @admin.display(description="open", ordering="open_letters")
+    def open_(self, group: FailureGroup) -> int:
+        return group.open_letters
+
+    @admin.display(description="last failed", ordering="last_seen_at")
+    def last(self, group: FailureGroup) -> str:
+        return f"{group.last_seen_at:%d %b %H:%M}"
+
+    @admin.display(description="first failed", ordering="first_seen_at")
+    def first(self, group: FailureGroup) -> str:
+        return f"{group.first_seen_at:%d %b %H:%M}"
+
+    @admin.display(description="parties")
     def affected(self, group: FailureGroup) -> str:
         return f"{len(group.third_parties)}{'+' if group.more_third_parties else ''}"
 
