@@ -271,7 +271,8 @@ def test_every_constraint_of_the_models_has_a_case_here() -> None:
 
 def a_tally() -> int:
     return execute(
-        "INSERT INTO kanikojobs_tally (span, since, series, shard) VALUES ('all', 'epoch', 'creation/created', 0) RETURNING id"
+        "INSERT INTO kanikojobs_tally (span, since, series, shard) "
+        "VALUES ('all', 'epoch', 'creation/created', 0) RETURNING id"
     )
 
 
