@@ -142,8 +142,8 @@ def _failed(job: Job, *, pods: Sequence[Pod], log: str | None, noted: tuple[str,
         return _as_failed(job, "OOMKilled", message, node=node, container=killed)
     if disruption := _disruption(pod):
         return _as_failed(job, *disruption, node=node, container=_culprit(pod))
-    if waits := _waits(pod):
-        return _as_failed(job, *waits, node=node)
+    if waiting_for := _waits(pod):
+        return _as_failed(job, *waiting_for, node=node)
     culprit = _culprit(pod)
     if culprit is None:
         return _as_failed(job, _reason_of(job, noted=noted), job.message or pod.message, node=node)

@@ -121,7 +121,7 @@ def _uid(text: str) -> UUID | None:
 def _events(text: str, *, most: int) -> list[Hit]:
     found = event_ids(text, most=most)
     states: dict[int, list[str]] = {}
-    for event, state in KanikoJob.objects.filter(event__in=found).order_by("number").values_list("event", "state"):
+    for event, state in KanikoJob.objects.filter(event__in=found).order_by("number").values_list("event_id", "state"):
         states.setdefault(event, []).append(state)
     rows = JobStartEvent.objects.filter(pk__in=found).only("event_id", "third_party_id", "parser_id", "received_at")
     return [

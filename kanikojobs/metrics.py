@@ -178,8 +178,8 @@ def _after_creation(totals: Totals) -> Iterator[Metric]:
         "kanikojobs_build_duration_seconds", "How long builds ran, from running to the end.", labels=["state"]
     )
     for state in FINISHED:
-        if total := totals.get(f"build/{state}"):
-            _add_histogram(duration, [total], bounds=BUILD_BUCKETS, labels=[str(state)])
+        if lasted := totals.get(f"build/{state}"):
+            _add_histogram(duration, [lasted], bounds=BUILD_BUCKETS, labels=[str(state)])
     yield duration
     yield _add_histogram(
         HistogramMetricFamily(

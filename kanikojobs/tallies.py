@@ -153,11 +153,12 @@ def forget_minutes() -> int:
             # Each process does this now and then; one that comes upon another's rows leaves them to it.
             """
             DELETE FROM kanikojobs_tally WHERE id IN (
-                SELECT id FROM kanikojobs_tally WHERE span = 'minute' AND since < clock_timestamp() - %s
+                SELECT id FROM kanikojobs_tally
+                WHERE span = 'minute' AND since < clock_timestamp() - make_interval(secs => %s)
                 FOR UPDATE SKIP LOCKED
             )
             """,
-            [MINUTES_KEPT],
+            [MINUTES_KEPT.total_seconds()],
         )
         return cursor.rowcount
 

@@ -143,7 +143,7 @@ def _stored(database_url: str) -> tuple[str, ...]:
 def _reckon(url: str, database_url: str, *, queues: Sequence[str], confirmed: set[str], kills: int) -> Reckoning:
     with psycopg.connect(database_url) as connection:
         (jobs,) = connection.execute("SELECT count(*) FROM kanikojobs_kanikojob").fetchone() or (0,)
-        letters = dict(
+        letters: dict[str, int] = dict(
             connection.execute("SELECT cause, count(*) FROM kanikojobs_deadletter GROUP BY cause").fetchall()
         )
     # With the consumer gone, whatever it held and had not acknowledged is ready again.

@@ -146,7 +146,7 @@ def test_every_lookup_has_an_index(event: JobStartEvent) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL enable_seqscan = off")
         for found_as, lookup in finding._LOOKUPS.items():
-            values = {"text": "x", "trace_id": TRACE, "names": ["x"], "uid": UID, "digest": DIGEST}
+            values: dict[str, Any] = {"text": "x", "trace_id": TRACE, "names": ["x"], "uid": UID, "digest": DIGEST}
             cursor.execute(f"EXPLAIN {lookup}", values)
             plan = "\n".join(line for (line,) in cursor.fetchall())
             assert "Seq Scan" not in plan, f"{found_as}\n{plan}"

@@ -68,7 +68,8 @@ def test_a_letter_of_a_failed_build_makes_the_next_kaniko_job_of_its_event_and_n
     run = run_to_the_end(started())
 
     letter.refresh_from_db()
-    first, second = letter.event.kaniko_jobs.order_by("number")
+    assert letter.event is not None
+    first, second = KanikoJob.objects.filter(event=letter.event).order_by("number")
     item = run.items.get()
     assert JobStartEvent.objects.count() == 1
     assert (first.state, first.number, second.number) == ("failed", 1, 2)
@@ -148,7 +149,7 @@ def test_the_order_of_first_arrival_is_kept_within_a_third_party_and_parser() ->
         return Message(json.dumps(event).encode(), "application/cloudevents+json")
 
     letters = [
-        an_expired(of_one_parser(number)) if number % 3 else a_failed_build(of_one_parser(number))
+        an_expired(of_one_parser(number)) if number % 4 < 2 else a_failed_build(of_one_parser(number))
         for number in range(12)
     ]
     for minutes, letter in enumerate(letters):
@@ -375,6 +376,7 @@ def test_the_second_death_after_a_replay_makes_its_group_regressed_and_a_new_let
     assert new == ("new", 1, 1)
     assert replayed == ("settled", 1, 0)
     assert (group.state, group.deaths, group.open_letters) == ("regressed", 2, 1)
+    assert letter.event is not None
     assert letter.event.dead_letters.count() == 2
 
 
@@ -420,7 +422,7 @@ def test_a_mended_body_is_replayed_and_the_original_kept() -> None:
     item = run.items.get()
     event = JobStartEvent.objects.get()
     assert bytes(letter.body) == b"{ broken"
-    assert bytes(item.body) == body
+    assert bytes(item.body or b"") == body
     assert (letter.state, letter.replayed_as, item.event) == ("replayed", event, event)
     action = OperatorAction.objects.get(kind="edit-and-replay")
     assert (action.target_type, action.target_id, action.reason) == (

@@ -138,13 +138,19 @@ def test_a_status_that_postgres_cannot_store_as_it_is_holds_up_nobody(simulator:
 def test_what_happens_while_a_watch_is_broken_is_told(simulator: Simulator, trouble: str) -> None:
     simulator.settings(run_seconds=0.3)
     jobs = created_jobs(8)
+
+    def compacted() -> None:
+        simulator.compact()
+        simulator.break_watches(politely=True)
+
+    def errors() -> None:
+        simulator.faults([{"do": "status", "status": 500, "verb": "list,watch", "count": 6}])
+        simulator.break_watches()
+
     troubles: dict[str, Callable[[], None]] = {
-        "compacted": lambda: (simulator.compact(), simulator.break_watches(politely=True))[0],
+        "compacted": compacted,
         "away": lambda: simulator.outage(1.0),
-        "errors": lambda: (
-            simulator.faults([{"do": "status", "status": 500, "verb": "list,watch", "count": 6}]),
-            simulator.break_watches(),
-        )[0],
+        "errors": errors,
     }
     with watching():
         wait_until(lambda: KanikoJob.objects.filter(state="running").exists())

@@ -39,10 +39,10 @@ class KeysetChangeList(ChangeList):
         query = request.GET.copy()
         self._before = _key(query.pop(BEFORE, []))
         self._after = _key(query.pop(AFTER, []))
-        request.GET = query
+        request.GET = query  # type: ignore[assignment]
         super().__init__(request, *args, **options)
 
-    def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[str]:
+    def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[Any]:
         return ["-pk"]
 
     def get_results(self, request: HttpRequest) -> None:
@@ -68,7 +68,7 @@ class KeysetChangeList(ChangeList):
         whole = self._before is None and self._after is None and not has_older
         self.result_count = len(found) if whole else self.paginator.count
         self.counted_up = self.result_count >= MOST_COUNTED
-        self.result_list = found  # type: ignore[assignment]
+        self.result_list = found
         self.full_result_count = None
         self.show_full_result_count = False
         self.show_admin_actions = bool(found)

@@ -12,7 +12,7 @@ def length_of_time(length: timedelta) -> str:
     """The two largest units: "3 d 4 h", "12 min 5 s", "4 s"."""
     seconds = max(0, int(length.total_seconds()))
     units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
-    parts = []
+    parts: list[str] = []
     for unit, size in units:
         number, seconds = divmod(seconds, size)
         if number or (unit == "s" and not parts):

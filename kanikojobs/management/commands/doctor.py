@@ -1,7 +1,7 @@
 """`manage.py doctor`: what is wrong, and what to do about it. The looking is `kanikojobs.checkup`."""
 
 import sys
-from typing import Any
+from typing import IO, Any, cast
 
 from django.core.management.base import BaseCommand, CommandParser
 from rich.console import Console
@@ -31,7 +31,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        console = Console(file=self.stdout, soft_wrap=True)
+        console = Console(file=cast("IO[str]", self.stdout), soft_wrap=True)
         bad = 0
         for finding in checkup(processes=frozenset(options["process"] or PROCESSES)):
             mark, colour = _MARKS[finding.state]

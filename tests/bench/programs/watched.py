@@ -124,7 +124,8 @@ def ended(count: int) -> dict[str, float]:
         if step["do"] in ("Complete", "Failed", "Deleted")
     }
     wrong = 0
-    outside, inside = [], []
+    outside: list[float] = []
+    inside: list[float] = []
     for n, (job, row) in enumerate(zip(jobs, KanikoJob.objects.select_related("evidence").order_by("id"), strict=True)):
         if (row.state, row.reason) != ENDS[outcomes[n % len(outcomes)]]:
             wrong += 1
