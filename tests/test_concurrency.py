@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import IntegrityError, connection, connections
+from django.db import IntegrityError, connection, connections, transaction
 from pytest_django import Settings
 
 from deploy.local.simulator import Simulator
@@ -178,6 +178,38 @@ def test_replace_removes_the_job_of_an_earlier_one_before_the_newer_is_created(
 def create() -> int:
     held = claims.claim(most=8, lease=timedelta(minutes=1))
     return creation.create(token=held.token, kaniko_jobs=held.kaniko_jobs).created
+
+
+@pytest.mark.django_db(transaction=True)
+def test_nobody_is_lined_up_behind_one_that_is_just_being_finished() -> None:
+    (first,) = of_parser("a", 1)
+    claim()
+    (second,) = of_parser("a", 1)
+
+    with ThreadPoolExecutor(1) as cluster:
+        with transaction.atomic():
+            finish(first.pk)
+            claiming = cluster.submit(claim_and_close)
+            # It sees the first one as unfinished until this commits: so it has to wait for that.
+            wait_until(lambda: claiming.done() or somebody_waits_for_a_lock())
+        claiming.result()
+    claim()
+
+    second.refresh_from_db()
+    assert (second.state, second.waits_for) == ("creating", None)
+
+
+def claim_and_close() -> list[int]:
+    try:
+        return claim()
+    finally:
+        connections.close_all()
+
+
+def somebody_waits_for_a_lock() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+        return bool(cursor.fetchone()[0])
 
 
 @pytest.mark.django_db

@@ -6,8 +6,10 @@ import pytest
 
 from deploy.local.simulator import Simulator
 from kanikojobs import evidence
+from kanikojobs.kube_watch import LogTail
 from kanikojobs.models import ContainerLog, JobEvidence
 from kanikojobs.redaction import redact
+from tests.factories import a_kaniko_job
 from tests.watched_jobs import created_jobs, wait_captured, wait_finished, wait_until, watching
 
 SECRETS = {
@@ -157,6 +159,15 @@ def test_logs_that_cannot_be_read_at_first_are_read_later(simulator: Simulator) 
     kept = JobEvidence.objects.get()
     assert kept.missing == ""
     assert ContainerLog.objects.count() == 2
+
+
+@pytest.mark.django_db
+def test_of_two_readings_of_a_log_the_longer_one_is_kept() -> None:
+    job = a_kaniko_job()
+    for text in ("one\ntwo\n", "one\n"):
+        evidence.record(job.pk, evidence.Captured(logs={("pod", "kaniko"): LogTail(text, cut=False)}), final=False)
+
+    assert ContainerLog.objects.get().text == "one\ntwo\n"
 
 
 @pytest.mark.django_db(transaction=True)

@@ -1,11 +1,12 @@
 """Where rows and cluster have come apart: found, put right or reported, once, and counted."""
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
 from deploy.local.simulator import Simulator
-from kanikojobs import claims, kube, kube_watch, tallies
+from kanikojobs import claims, kube, kube_watch, sweeping, tallies
 from kanikojobs.models import DeadLetter, Drift, KanikoJob
 from tests.watched_jobs import create_all, created_jobs, queued_job, wait_captured, wait_finished, wait_until, watching
 
@@ -62,6 +63,16 @@ def test_a_job_that_went_while_nobody_watched_has_vanished(simulator: Simulator,
     assert drift() == [("JobVanished", gone.name)]
 
 
+def test_only_rows_that_should_be_in_the_list_and_are_not_are_asked_for(simulator: Simulator) -> None:
+    listed, missing, later = created_jobs(3)
+    KanikoJob.objects.filter(pk=later.pk).update(created_at=datetime.now(UTC) + timedelta(minutes=1))
+    queued_job()
+
+    found = sweeping.suspects({listed.name}, before=datetime.now(UTC))
+
+    assert [suspect.name for suspect in found] == [missing.name]
+
+
 def test_the_same_name_under_another_uid_is_another_job(simulator: Simulator) -> None:
     simulator.outcomes(default="hang")
     (job,) = created_jobs(1)
@@ -94,7 +105,7 @@ def test_a_job_with_our_label_and_no_row_is_reported_once_and_left_alone(simulat
     for _ in range(2):
         with watching(resync=1.0) as watcher:
             wait_until(lambda: Drift.objects.exists())
-            wait_until(lambda watcher=watcher: watcher.leads)
+            wait_until(partial(getattr, watcher, "leads"))
             simulator.break_watches()
 
     (found,) = Drift.objects.all()
