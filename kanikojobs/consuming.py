@@ -148,9 +148,9 @@ class _Session:
     def drain(self) -> None:
         """Take, write and acknowledge, until stopped or, with `once`, done."""
         while not self.consuming.stop.is_set():
+            self._mind_the_gate()
             self._read_socket()
             self.counts.last_loop_at = time.time()
-            self._mind_the_gate()
             for lane in self.lanes:
                 self._settle(lane)
                 if self.gate_open:

@@ -27,7 +27,7 @@ class Work:
 def works(*, queue: str, dlq: str, drain_dlq: bool) -> dict[str, Work]:
     """What is done with each queue's messages: events go to intake, what the broker dead-lettered to dead letters."""
     origin = JobStartEvent.Origin.QUEUE
-    found = {queue: Work(read=partial(intake.read, origin=origin), write=partial(intake.write, origin=origin))}
+    found = {queue: Work(read=partial(intake.prepare, origin=origin), write=partial(intake.write, origin=origin))}
     if drain_dlq:
         found[dlq] = Work(read=lambda messages: [], write=lambda messages, _: dead_letters.record_from_broker(messages))
     return found

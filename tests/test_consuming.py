@@ -15,8 +15,8 @@ from django.db import ProgrammingError, connection
 from pytest_django import Settings
 
 from kanikojobs import amqp, intake, lanes
-from kanikojobs.cloudevent import StartEvent
 from kanikojobs.consuming import Consuming, Refused
+from kanikojobs.event_rows import Row, row_of
 from kanikojobs.gate import consumer_pulse, gate_of
 from kanikojobs.lanes import MOST_BYTES_PER_BATCH, Work
 from kanikojobs.messages import IntakeResult, Message, Outcome
@@ -252,16 +252,16 @@ TOO_DEEP = "[" * 100_000 + "]" * 100_000
 @pytest.mark.parametrize("data_json", [BROKEN_JSON, TOO_DEEP], ids=["a value it cannot read", "beyond its limits"])
 def test_a_value_that_postgres_refuses_spoils_only_its_own_event(data_json: str) -> None:
     messages = [a_message() for _ in range(16)]
-    readings = intake.read(messages, origin=JobStartEvent.Origin.QUEUE)
-    poisoned = readings[5]
-    assert isinstance(poisoned, StartEvent)
-    readings[5] = replace(poisoned, data_json=data_json)
+    prepared = intake.prepare(messages, origin=JobStartEvent.Origin.QUEUE)
+    poisoned = prepared[5]
+    assert isinstance(poisoned, Row)
+    prepared[5] = row_of(replace(poisoned.event, data_json=data_json))
 
-    result = intake.write(messages, readings, origin=JobStartEvent.Origin.QUEUE)
+    result = intake.write(messages, prepared, origin=JobStartEvent.Origin.QUEUE)
 
     letter = DeadLetter.objects.get()
     assert (result.recorded, result.dead, result.outcomes[5]) == (15, 1, Outcome.DEAD)
-    assert letter.ce_id == poisoned.event_id
+    assert letter.ce_id == poisoned.event.event_id
     assert bytes(letter.body) == messages[5].body
     assert "PostgreSQL cannot store it" in letter.reason
 

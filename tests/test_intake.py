@@ -14,6 +14,7 @@ from django.db import connection
 
 from kanikojobs import claims, cloudevent, intake, naming, tallies
 from kanikojobs.errors import Fault, InvalidEvent
+from kanikojobs.event_rows import EVENT_COLUMNS
 from kanikojobs.messages import IntakeResult, Message, Outcome
 from kanikojobs.models import DeadLetter, JobStartEvent, KanikoJob
 from tests.bad_messages import BAD_MESSAGES, GOOD_ODDITIES, OTHERS, BadMessage, GoodMessage
@@ -65,8 +66,8 @@ def test_an_event_becomes_a_row_with_all_that_was_sent() -> None:
 
     row = JobStartEvent.objects.get()
     read = cloudevent.from_amqp(body=message.body, content_type=message.content_type, headers={}, rules=intake.rules())
-    assert {name: getattr(row, name) for name, _ in intake.EVENT_COLUMNS if name not in ("data", "content_hash")} == {
-        name: getattr(read, name) for name, _ in intake.EVENT_COLUMNS if name not in ("data", "content_hash")
+    assert {name: getattr(row, name) for name, _ in EVENT_COLUMNS if name not in ("data", "content_hash")} == {
+        name: getattr(read, name) for name, _ in EVENT_COLUMNS if name not in ("data", "content_hash")
     }
     assert row.data == sent["data"]
     assert bytes(row.content_hash) == read.content_hash

@@ -16,7 +16,7 @@ import structlog
 from django.conf import settings
 from django.db import DatabaseError, connection, transaction
 
-from kanikojobs import claims, failure_groups, intake, naming, tallies
+from kanikojobs import claims, event_rows, failure_groups, intake, naming, tallies
 from kanikojobs.errors import Fault
 from kanikojobs.models import DeadLetter, JobStartEvent, KanikoJob, ReplayItem, ReplayRun
 from kanikojobs.replay import forecast, results
@@ -285,8 +285,8 @@ def _record(verdicts: Sequence[Verdict]) -> list[Made]:
     events = [verdict.new for verdict in verdicts if verdict.new is not None]
     if not events:
         return []
-    stored = intake.insert_events(
-        events,
+    stored = event_rows.insert_events(
+        [event_rows.row_of(event) for event in events],
         times_seen={((event.source, event.event_id), event.content_hash): 1 for event in events},
         origin=JobStartEvent.Origin.REPLAY,
     )
