@@ -4,7 +4,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from kanikojobs.models import JobAttempt, JobStartEvent, KanikoJob
+from kanikojobs.models import (
+    ContainerLog,
+    Drift,
+    JobAttempt,
+    JobEvidence,
+    JobStartEvent,
+    KanikoJob,
+    OperatorAction,
+    ReplayItem,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +29,18 @@ class Entry:
 
 
 def timeline(event: JobStartEvent) -> list[Entry]:
-    """Every delivery, attempt, change of state and death of an event, the first one first."""
+    """Every delivery, attempt, change of state and death of an event, what was kept, and who did what: in order."""
     jobs = list(event.kaniko_jobs.order_by("number"))
+    letters = list(event.dead_letters.values_list("pk", flat=True))
     entries = [
         *_deliveries(event),
         *(entry for job in jobs for entry in _states(job)),
         *_attempts(jobs),
+        *_kept(jobs),
         *_deaths(event),
+        *_replays(letters),
+        *_acts("kanikojob", [job.pk for job in jobs]),
+        *_acts("deadletter", letters),
     ]
     return sorted(entries, key=lambda entry: entry.at)
 
@@ -71,3 +85,34 @@ def _deaths(event: JobStartEvent) -> Iterator[Entry]:
     for letter in event.dead_letters.defer("body", "headers", "properties"):
         title = f"Dead letter: {letter.get_cause_display()}"
         yield Entry(letter.first_died_at, title, letter.reason, "bad", "deadletter", letter.pk)
+
+
+def _kept(jobs: list[KanikoJob]) -> Iterator[Entry]:
+    """What Kubernetes has thrown away since, or will: digests, logs, and where rows and cluster had come apart."""
+    numbers = {job.pk: job.number for job in jobs}
+    for evidence in JobEvidence.objects.filter(kaniko_job__in=jobs).exclude(image_digest=""):
+        job = numbers[evidence.kaniko_job_id]
+        yield Entry(evidence.noted_at, f"Kaniko Job {job} pushed its image", evidence.image_digest, "good")
+    for log in ContainerLog.objects.filter(kaniko_job__in=jobs).defer("text").order_by("pk"):
+        cut = " (its last lines)" if log.cut else ""
+        title = f"Log of Kaniko Job {numbers[log.kaniko_job_id]} kept{cut}"
+        yield Entry(log.captured_at, title, f"{log.pod}/{log.container}", "plain", "kanikojob", log.kaniko_job_id)
+    for drift in Drift.objects.filter(kaniko_job__in=jobs):
+        yield Entry(drift.found_at, drift.kind, drift.message, "bad", "kanikojob", drift.kaniko_job_id)
+
+
+def _replays(letters: list[int]) -> Iterator[Entry]:
+    for item in ReplayItem.objects.filter(letter__in=letters).select_related("run"):
+        by = f"by {item.run.author_name}: {item.run.reason}"
+        if item.at:
+            yield Entry(item.at, f"Replayed, {item.get_outcome_display()}", by, "plain", "replayrun", item.run_id)
+
+
+def _acts(target_type: str, ids: list[int]) -> Iterator[Entry]:
+    """Who did what to a row, by which way, and why."""
+    for act in OperatorAction.objects.filter(target_type=target_type, target_id__in=[str(id) for id in ids]):
+        outcome = "" if act.outcome == "done" else f" ({act.outcome})"
+        title = f"{act.by} {act.get_kind_display()}{outcome}"
+        yield Entry(
+            act.at, title, f"by {act.get_via_display()}: {act.reason}", "plain", target_type, int(act.target_id)
+        )

@@ -15,7 +15,16 @@ from django.test import Client
 from django.urls import reverse
 
 from kanikojobs.admin.rows import CappedPaginator, ReadOnlyAdmin
-from kanikojobs.models import BuildProfile, DeadLetter, JobAttempt, JobStartEvent, KanikoJob, OperatorAction
+from kanikojobs.models import (
+    BuildProfile,
+    DeadLetter,
+    Drift,
+    JobAttempt,
+    JobStartEvent,
+    KanikoJob,
+    OperatorAction,
+    Outage,
+)
 from tests.factories import (
     a_dead_letter,
     a_failure_group,
@@ -99,6 +108,8 @@ ROWS |= {
     "replayitem": lambda: a_replay_item(letter=a_hostile_dead_letter(), detail=HOSTILE),
     "replayrule": lambda: a_replay_rule(name=HOSTILE, reason=HOSTILE, made_by=HOSTILE),
     "buildprofile": lambda: BuildProfile.objects.create(third_party_id=HOSTILE[:128], destination=HOSTILE[:512]),
+    "drift": lambda: Drift.objects.create(kind="NoRow", namespace="builds", name=HOSTILE, message=HOSTILE),
+    "outage": lambda: Outage.objects.create(reason=HOSTILE[:64], message=HOSTILE),
 }
 MODELS = list(ROWS)
 EDITED = ("replayrule", "buildprofile")

@@ -1,18 +1,22 @@
 """The lists and pages of events, Kaniko Jobs and attempts."""
 
+import json
 from typing import Any
+from urllib.parse import quote
 
+from django.conf import settings
 from django.contrib import admin
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
-from django.utils.html import format_html_join
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from kanikojobs import finding
 from kanikojobs.admin.job_actions import JobActions
 from kanikojobs.admin.rows import PriorityFilter, ReadOnlyAdmin, ReasonFilter
-from kanikojobs.models import JobAttempt, JobStartEvent, KanikoJob
+from kanikojobs.advice import advice
+from kanikojobs.models import Drift, JobAttempt, JobStartEvent, KanikoJob, Outage
 from kanikojobs.timeline import timeline
 
 # Ids are looked up whole, each by its index. A part of an id would read the whole table.
@@ -34,16 +38,25 @@ class JobStartEventAdmin(ReadOnlyAdmin):
     payloads = ("data", "extensions", "content_hash")
     search_fields = ("event_id",)
     search_help_text = SEARCH_HELP
-    exclude = ("content_hash",)
-    readonly_fields = ("kaniko_jobs",)
+    exclude = ("content_hash", "data", "extensions")
+    readonly_fields = ("sent_data", "sent_extensions", "kaniko_jobs")
     change_form_template = "admin/event.html"
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         event = self.get_object(request, object_id)
-        story = timeline(event) if event and self.has_view_permission(request, event) else []
-        return super().change_view(request, object_id, form_url, {"timeline": story, **(extra_context or {})})
+        context: dict[str, Any] = {}
+        if event is not None and self.has_view_permission(request, event):
+            context["timeline"] = [
+                (entry, reverse(f"admin:kanikojobs_{entry.page}_change", args=[entry.page_id]) if entry.page else "")
+                for entry in timeline(event)
+            ]
+            if latest := event.kaniko_jobs.order_by("number").last():
+                context |= {"latest": latest, "advice": advice(latest.reason)}
+            if event.trace_id and settings.KANIKOJOBS_TRACE_URL:
+                context["trace_url"] = settings.KANIKOJOBS_TRACE_URL.replace("{trace_id}", quote(event.trace_id))
+        return super().change_view(request, object_id, form_url, context | (extra_context or {}))
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[JobStartEvent], search_term: str
@@ -53,6 +66,14 @@ class JobStartEventAdmin(ReadOnlyAdmin):
             if search_term
             else queryset
         ), False
+
+    @admin.display(description="data")
+    def sent_data(self, event: JobStartEvent) -> SafeString:
+        return _as_json(event.data)
+
+    @admin.display(description="extensions")
+    def sent_extensions(self, event: JobStartEvent) -> SafeString:
+        return _as_json(event.extensions)
 
     @admin.display(description="Kaniko Jobs")
     def kaniko_jobs(self, event: JobStartEvent) -> SafeString:
@@ -68,6 +89,10 @@ class JobStartEventAdmin(ReadOnlyAdmin):
                 for job in event.kaniko_jobs.order_by("number")
             ),
         )
+
+
+def _as_json(value: Any) -> SafeString:
+    return format_html("<pre>{}</pre>", json.dumps(value, indent=2, ensure_ascii=False))
 
 
 class JobAttemptInline(admin.TabularInline):
@@ -139,3 +164,14 @@ class JobAttemptAdmin(ReadOnlyAdmin):
             return queryset, False
         jobs = KanikoJob.objects.filter(event__in=list(finding.event_ids(search_term)))
         return queryset.filter(kaniko_job__in=list(jobs.values_list("pk", flat=True))), False
+
+
+@admin.register(Drift)
+class DriftAdmin(ReadOnlyAdmin):
+    list_display = ("kind", "name", "namespace", "message", "found_at")
+    list_filter = ("kind",)
+
+
+@admin.register(Outage)
+class OutageAdmin(ReadOnlyAdmin):
+    list_display = ("reason", "started_at", "ended_at", "probes", "message")
