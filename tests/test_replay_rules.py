@@ -69,7 +69,10 @@ def test_a_rule_lets_go_of_an_event_after_so_many_kaniko_jobs() -> None:
 
     ended(KanikoJob.objects.get(event=letter.event, number=2), State.FAILED, **RATE_LIMIT)
     long_dead(DeadLetter.objects.get(state="open"))
+    run_to_the_end(first)
 
+    first.refresh_from_db()
+    assert first.state == "finished"
     assert rules.apply(rule.pk) is None
 
 
