@@ -114,6 +114,8 @@ def an_address(route: str) -> str:
     """One that the route matches, be it a path or, as Django REST framework's router writes them, an expression."""
 
     def group(match: re.Match[str]) -> str:
+        if length := re.search(r"\{(\d+)\}", match[1]):
+            return "1" * int(length[1])
         return "1" if "[" in match[1] else match[1].replace(".*", "nowhere").split("|")[0]
 
     route = re.sub(r"\(\?P<\w+>([^()]*)\)", group, route)
@@ -127,6 +129,7 @@ def an_address(route: str) -> str:
         ("events", "events"),
         ("r/<int:content_type_id>/<path:object_id>/", "r/1/x/"),
         ("^jobs/(?P<pk>[^/.]+)$", "jobs/1"),
+        ("^groups/(?P<fingerprint>[0-9a-f]{4})$", "groups/1111"),
         ("^(?P<app_label>auth|kanikojobs)/$", "auth/"),
         (r"(?P<url>.*)\Z", "nowhere"),
     ],

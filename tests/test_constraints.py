@@ -8,7 +8,7 @@ import pytest
 from django.apps import apps
 from django.db import IntegrityError, connection, models
 
-from kanikojobs.models import ContainerLog, Drift, FailureGroupHour, JobEvidence, OperatorAction
+from kanikojobs.models import BuildProfile, ContainerLog, Drift, FailureGroupHour, JobEvidence, OperatorAction
 from tests.factories import (
     a_dead_letter,
     a_failure_group,
@@ -94,6 +94,7 @@ CASES = [
     Case("operatoraction_via_known", "operatoraction", "via = 'telepathy'"),
     Case("operatoraction_says_who_and_why", "operatoraction", "by = ''"),
     Case("operatoraction_says_who_and_why", "operatoraction", "reason = ''"),
+    Case("buildprofile_names_its_third_party", "buildprofile", "third_party_id = ''"),
     Case("outage_ended_has_its_time", "outage", "ongoing = false"),
     Case("outage_ended_has_its_time", "outage", f"ended_at = {NOW}"),
     Case("replayitem_outcome_known", "replayitem", f"outcome = 'shrugged', at = {NOW}"),
@@ -138,6 +139,8 @@ def test_an_impossible_row_is_refused(case: Case) -> None:
             id = execute("INSERT INTO kanikojobs_outage (reason) VALUES ('ConnectionFailed') RETURNING id")
         case "heartbeat":
             id = execute("INSERT INTO kanikojobs_heartbeat (role, instance) VALUES ('consumer', 'host/1') RETURNING id")
+        case "buildprofile":
+            id = BuildProfile.objects.create(third_party_id="somebody").pk
         case "failuregroup":
             id = a_failure_group().pk
         case "operatoraction":

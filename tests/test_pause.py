@@ -9,11 +9,11 @@ from django.conf import settings
 from django.contrib.auth.models import Permission, User
 from django.core.management import CommandError, call_command
 from django.test import Client
-from prometheus_client import REGISTRY
 
 from kanikojobs import pausing
 from kanikojobs.audit import Author, ReasonMissing
 from kanikojobs.gate import consumer_pulse, gate_of
+from kanikojobs.metrics import OURS
 from kanikojobs.models import JobStartEvent, OperatorAction
 from tests.consuming import consuming, eventually, publish_samples, running
 
@@ -227,7 +227,7 @@ def test_the_gauge_tells(paused: bool) -> None:
     if paused:
         pausing.pause(author=OLGA, reason="a flood")
 
-    assert REGISTRY.get_sample_value("kanikojobs_consuming_paused") == float(paused)
+    assert OURS.get_sample_value("kanikojobs_consuming_paused") == float(paused)
 
 
 @pytest.mark.usefixtures("queues")
