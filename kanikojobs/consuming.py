@@ -143,7 +143,7 @@ class _Session:
         self.look_at = 0.0
         self.database_failures = 0
         self.idle_since = time.monotonic()
-        self.depth_at = 0.0
+        self.depth_at = time.monotonic()
 
     def drain(self) -> None:
         """Take, write and acknowledge, until stopped or, with `once`, done."""
@@ -192,10 +192,12 @@ class _Session:
         self.counts.database_up = True
         self.counts.paused = not allowed
         if allowed and not self.lanes:
-            self.lanes = [
-                Lane(amqp.Consumer(self.connection, queue=queue, prefetch=self.consuming.prefetch), work)
-                for queue, work in self.consuming.queues.items()
-            ]
+            # The queue of events last: whatever is asked of RabbitMQ after that is answered behind all it has sent.
+            consumers = {
+                queue: amqp.Consumer(self.connection, queue=queue, prefetch=self.consuming.prefetch)
+                for queue in reversed(list(self.consuming.queues))
+            }
+            self.lanes = [Lane(consumers[queue], work) for queue, work in self.consuming.queues.items()]
             self.consuming.granted = True
             log.info("consuming", queues=list(self.consuming.queues))
         elif self.gate_open and not allowed:
@@ -203,7 +205,10 @@ class _Session:
         self.gate_open = allowed
 
     def _measure_depth(self) -> None:
-        if self.lanes and time.monotonic() - self.depth_at > MEASURE_DEPTH_EVERY:
+        # The answer comes behind all that RabbitMQ has sent already, which is read into memory on the way: so not at
+        # the start, and not while large bodies come in.
+        held = sum(lane.held_bytes for lane in self.lanes)
+        if self.lanes and held < MOST_BYTES_HELD // 2 and time.monotonic() - self.depth_at > MEASURE_DEPTH_EVERY:
             self.counts.depth = self.lanes[0].consumer.depth()
             self.depth_at = time.monotonic()
 
