@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from django.conf import settings
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import Max
 from django.db.models.functions import Now
 
@@ -63,6 +63,15 @@ def retry(id: int, *, author: Author, reason: str, overrides: Mapping[str, Any] 
     Raises `KanikoJob.DoesNotExist`, `OverridesInvalid` and `audit.ReasonMissing`; then nothing is done or recorded.
     """
     reason = audit.checked_reason(reason)
+    try:
+        return _retry(id, author=author, reason=reason, overrides=overrides)
+    except IntegrityError:
+        # A replay, which locks letters and not events, has made the next number between the look and the insert.
+        # What it made is there now, so the second look decides.
+        return _retry(id, author=author, reason=reason, overrides=overrides)
+
+
+def _retry(id: int, *, author: Author, reason: str, overrides: Mapping[str, Any] | None) -> Act:
     with transaction.atomic():
         job = _locked(id)
         event = job.event
