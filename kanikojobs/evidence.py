@@ -17,6 +17,7 @@ from kanikojobs.errors import CreationError, PermanentError
 from kanikojobs.models import ContainerLog, JobEvidence
 from kanikojobs.observed import Pod
 from kanikojobs.redaction import redact
+from kanikojobs.storable import printable
 
 MOST_LINES = 500
 MOST_BYTES = 256 * 1024
@@ -90,7 +91,7 @@ def _event(event: kube_watch.Json) -> dict[str, Any]:
         "object": f"{about.get('kind', '')}/{about.get('name', '')}",
         "type": str(event.get("type") or ""),
         "reason": str(event.get("reason") or ""),
-        "message": redact(kube_watch.printable(str(event.get("message") or "")[:_MOST_EVENT_MESSAGE])),
+        "message": redact(printable(str(event.get("message") or "")[:_MOST_EVENT_MESSAGE])),
         "count": event.get("count") or 1,
         "first_seen": str(event.get("firstTimestamp") or last),
         "last_seen": str(last),

@@ -13,6 +13,7 @@ from kanikojobs.models import ContainerLog, KanikoJob
 from kanikojobs.observed import Pod, read_pod
 from kanikojobs.redaction import LineRedactor
 from kanikojobs.states import FINISHED
+from kanikojobs.storable import printable
 
 MAIN_CONTAINER = "kaniko"
 LONGEST_FOLLOW = 900.0  # seconds; whoever wants more asks again
@@ -94,7 +95,7 @@ def _follow(place: Place) -> Iterator[str]:
         for line in kube_watch.follow_log(
             pod=place.pod, container=place.container, quiet=LONGEST_SILENCE, opened=opened
         ):
-            yield redactor.redact(kube_watch.printable(line)) + "\n"
+            yield redactor.redact(printable(line)) + "\n"
     except CreationError as error:
         yield f"(the log cannot be read: {error.reason})\n"
     finally:

@@ -17,16 +17,12 @@ from django.conf import settings
 
 from kanikojobs import kube
 from kanikojobs.errors import TransientError
+from kanikojobs.storable import printable
 
 SELECTOR = "app.kubernetes.io/managed-by=kanikojobs"
 PAGE_SIZE = 250
 
 Json = dict[str, Any]
-
-
-def printable(text: str) -> str:
-    """The text with what PostgreSQL cannot hold written out: NUL and lone surrogates."""
-    return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
 class Expired(Exception):
