@@ -210,9 +210,10 @@ def _plan(row: Row, found: Diagnosis, *, tracked: Tracked, plan: _Plan) -> None:
         and row.state in (State.CREATED, State.RUNNING)
         and (found.reason, found.message) != (row.reason, row.message)
     ):
-        # A wait that ended says nothing any more; one that only an Event told is not taken back by silence.
-        told_by_events = not tracked.pods and not found.reason
-        if not told_by_events:
+        # A wait that ended says nothing any more. Silence takes nothing back, though: neither what only an Event told,
+        # nor what held up a pod that is ending. Its end can come before the Job's, which then asks what it waited for.
+        silent = not found.reason and all(pod.over or pod.terminating for pod in tracked.pods.values())
+        if not silent:
             plan.explain[row.id] = (found.reason, found.message)
 
 
