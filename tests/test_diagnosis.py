@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from kanikojobs.advice import ADVICE, advice
-from kanikojobs.diagnosis import diagnose, last_words, of_refused_pods, vanished
+from kanikojobs.diagnosis import diagnose, vanished
+from kanikojobs.log_words import last_words
 from kanikojobs.observed import Container, Job, Pod, read_job, read_pod
+from kanikojobs.refusals import of_refused_pods
 from kanikojobs.states import State
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -180,7 +180,7 @@ def test_evidence_that_a_watcher_left_behind_is_captured_by_the_next(
         wait_captured(jobs)
     JobEvidence.objects.update(captured_at=None, events=[])
     ContainerLog.objects.all().delete()
-    monkeypatch.setattr("kanikojobs.watching.LATE_EVIDENCE", 0.0)
+    monkeypatch.setattr("kanikojobs.readings.LATE_EVIDENCE", 0.0)
 
     with watching():
         wait_captured(jobs)
