@@ -20,6 +20,7 @@ from kanikojobs.replay.runs import NothingToReplay, Pace
 from kanikojobs.replay.selection import Selection
 from tests.factories import a_message
 from tests.replay_cases import AN_OPERATOR, a_failed_build, an_expired
+from tests.stack_plugin import StartCommand
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -202,3 +203,32 @@ def test_two_who_cancel_at_once_cancel_once() -> None:
     run.refresh_from_db()
     assert sorted(done) == [False, False, True]  # type: ignore[type-var]
     assert (run.state, run.withdrawn) == ("cancelled", 5)
+
+
+# With these the long version: 2000 letters, and as many clusters killed as you like.
+LETTERS = int(os.environ.get("REPLAYED_UNDER_FIRE", "60"))
+CLUSTERS_KILLED = int(os.environ.get("CLUSTERS_KILLED", "1"))
+
+
+@pytest.mark.usefixtures("simulator")
+def test_a_cluster_that_is_killed_is_replaced_and_the_run_goes_on(start_command: StartCommand) -> None:
+    expired(LETTERS)
+    run = started(batch=2)
+    killed_at: list[int] = []
+
+    for _ in range(CLUSTERS_KILLED):
+        cluster = start_command("qcluster")
+        before = handled(run)
+        cluster.wait_until(lambda before=before: handled(run) > before, seconds=60)  # type: ignore[misc]
+        time.sleep(random.uniform(0, 0.2))
+        cluster.kill()
+        killed_at.append(handled(run))
+    start_command("qcluster").wait_until(lambda: is_all_out(run), seconds=120)
+
+    assert 0 < killed_at[0] < LETTERS
+    each_was_replayed_once(run, letters=LETTERS)
+
+
+def handled(run: ReplayRun) -> int:
+    run.refresh_from_db()
+    return run.handled

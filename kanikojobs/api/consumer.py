@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
 
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
@@ -11,8 +10,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from kanikojobs import audit, pausing
-from kanikojobs.models import OperatorAction
+from kanikojobs import pausing
+from kanikojobs.api.acting import ReasonSerializer, author
 
 
 class MayPause(BasePermission):
@@ -29,10 +28,6 @@ class PauseSerializer(serializers.Serializer[pausing.Pause]):
     by = serializers.CharField(help_text="Who paused or resumed last; empty if nobody ever did.")
     reason = serializers.CharField()
     at = serializers.DateTimeField(allow_null=True)
-
-
-class ReasonSerializer(serializers.Serializer[Any]):
-    reason = serializers.CharField(max_length=audit.MOST_REASON_CHARACTERS, help_text="Why; it is kept.")
 
 
 class ConsumerView(APIView):
@@ -53,8 +48,7 @@ class SwitchView(APIView):
     def post(self, request: Request) -> Response:
         given = ReasonSerializer(data=request.data)
         given.is_valid(raise_exception=True)
-        author = audit.by_user(request.user, via=OperatorAction.Via.API)
-        self.switch(author=author, reason=given.validated_data["reason"])
+        self.switch(author=author(request), reason=given.validated_data["reason"])
         return Response(PauseSerializer(pausing.current()).data, status=HTTPStatus.OK)
 
 

@@ -31,3 +31,15 @@ class StatsForAll(BasePermission):
 
     def has_permission(self, request: Request, view: "APIView") -> bool:
         return request.method in ("GET", "HEAD", "OPTIONS")
+
+
+class MayAct(BasePermission):
+    """Reading needs the `view` permission; each action the one that its view names in `action_permissions`."""
+
+    message = "Ask for the permission to do this, or send a token that has it."
+
+    def has_permission(self, request: Request, view: "APIView") -> bool:
+        needed = getattr(view, "action_permissions", {}).get(getattr(view, "action", None))
+        if needed is None:
+            return MayView().has_permission(request, view)
+        return bool(request.user and request.user.is_active and request.user.has_perm(f"kanikojobs.{needed}"))

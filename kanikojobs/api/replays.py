@@ -9,12 +9,8 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from kanikojobs.api.consumer import ReasonSerializer
-from kanikojobs.api.dead_letters import (
-    FilterAndReasonSerializer,
-    MayAct,
-    author,
-)
+from kanikojobs.api.acting import FilterAndReasonSerializer, ReasonSerializer, author
+from kanikojobs.api.permissions import MayAct
 from kanikojobs.api.views import ListAndItem, NewestFirst
 from kanikojobs.models import ReplayItem, ReplayRun
 from kanikojobs.replay import runs

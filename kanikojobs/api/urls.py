@@ -3,13 +3,13 @@
 from django.urls import include, path
 from rest_framework.routers import SimpleRouter
 
-from kanikojobs.api import consumer, dead_letters, job_actions, replays, search, stats, views
+from kanikojobs.api import consumer, dead_letters, failure_groups, job_actions, replays, search, stats, views
 
 router = SimpleRouter(trailing_slash=False)
 router.register("events", views.EventViewSet)
 router.register("jobs", views.KanikoJobViewSet)
 router.register("dead-letters", dead_letters.DeadLetterViewSet)
-router.register("failure-groups", dead_letters.FailureGroupViewSet)
+router.register("failure-groups", failure_groups.FailureGroupViewSet)
 router.register("replays", replays.ReplayRunViewSet)
 
 urlpatterns = [

@@ -16,7 +16,7 @@ from kanikojobs.replay.selection import Selection
 
 BATCH = 500
 # What a run without a rate does on two cores; only for the estimate.
-UNPACED_RATE = 400.0
+UNPACED_RATE = 1000.0
 MOST_PROBLEMS = 10
 
 
