@@ -36,6 +36,7 @@ WATCHING: frozenset[Right] = frozenset(
         ("events", "list"),
     }
 )
+READING_LOGS: frozenset[Right] = frozenset({("pods", "list"), ("pods/log", "get")})
 
 
 class State(StrEnum):
@@ -61,7 +62,7 @@ def checkup(*, processes: frozenset[str]) -> Iterator[Finding]:
     yield from postgres
     if processes & {"web", "consumer"}:
         yield from _rabbitmq()
-    if processes & {"workers", "watcher"}:
+    if processes & {"web", "workers", "watcher"}:
         yield from _kubernetes(processes)
     if all(finding.state != State.BAD for finding in postgres):
         yield from _signs_of_life()
@@ -187,7 +188,7 @@ def _kubernetes(processes: frozenset[str]) -> Iterator[Finding]:
             "Check KUBECONFIG or the service account of this pod, and the network to the API server.",
         )
         return
-    needs = {"workers": CREATING, "watcher": WATCHING}
+    needs = {"workers": CREATING, "watcher": WATCHING, "web": READING_LOGS}
     missing: dict[Right, list[str]] = {}
     for process, rights in needs.items():
         for right in sorted(rights) if process in processes else ():

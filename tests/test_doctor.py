@@ -109,7 +109,7 @@ TROUBLES: list[tuple[Callable[[Settings, Simulator], None], str, str]] = [
     (no_cluster, "Kubernetes: cannot be used", "the network to the API server"),
     (no_kubeconfig, "Kubernetes: cannot be used: NotConfigured", "Check KUBECONFIG"),
     (may_not_create, "create jobs in kaniko-builds, which workers must", "rbac.yaml"),
-    (may_not_read_logs, "get pods/log in kaniko-builds, which watcher must", "rbac.yaml"),
+    (may_not_read_logs, "get pods/log in kaniko-builds, which watcher and web must", "rbac.yaml"),
     (wrong_settings, "KANIKOJOBS_DESTINATION cannot work", "README"),
     (a_silent_watcher, "watcher: is not running", "manage.py watch_jobs"),
 ]
@@ -161,3 +161,4 @@ def test_it_asks_for_exactly_the_rights_that_are_deployed(overlay: str) -> None:
 
     assert granted(roles["kaniko-job-creator"]) == checkup.CREATING
     assert granted(roles["kaniko-job-watcher"]) == checkup.WATCHING
+    assert granted(roles["kaniko-log-reader"]) == checkup.READING_LOGS

@@ -1,13 +1,17 @@
 """What the deployed roles grant is what the code asks the API server for: no verb less, and none more."""
 
+import ast
 import time
 from collections.abc import Iterator
 
 import pytest
+from django.contrib.auth.models import User
+from django.test import Client
 
 from deploy.local.simulator import Simulator
-from kanikojobs import kube, kube_watch
-from tests.deployment import OVERLAYS, Object, of_kind
+from kanikojobs import job_logs, kube, kube_watch
+from tests.deployment import CHECKOUT, OVERLAYS, Object, of_kind
+from tests.watched_jobs import created_jobs, wait_until
 
 every_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
 
@@ -83,6 +87,52 @@ def finished_pod() -> str:
     pytest.fail("the simulated pod has not finished within ten seconds")
 
 
+@pytest.mark.django_db(transaction=True)
+def test_the_log_readers_role_grants_what_the_pages_ask_for(simulator: Simulator, client: Client) -> None:
+    simulator.outcomes(default="hang")
+    (job,) = created_jobs(1)
+    before = len(list(asked(simulator)))
+    wait_until(lambda: any(place.container == "kaniko" for place in job_logs.places(job)))
+    client.force_login(User.objects.create_superuser("admin"))
+
+    client.get(f"/admin/kanikojobs/kanikojob/{job.pk}/change/")
+    log = client.get(f"/async-jobs/jobs/{job.pk}/logs")
+    cancelled = client.post(f"/async-jobs/jobs/{job.pk}/cancel", {"reason": "no more"}, "application/json")
+    simulator.end_pod(job.name, outcome="build-error")
+    followed = client.get(f"/async-jobs/jobs/{job.pk}/logs?follow=1")
+
+    assert "Retrieving" in log.content.decode()
+    assert "Retrieving" in b"".join(followed.streaming_content).decode()  # type: ignore[attr-defined]
+    assert cancelled.status_code == 200
+    for overlay in OVERLAYS:
+        assert set(list(asked(simulator))[before:]) == granted(of_kind(overlay, "Role")["kaniko-log-reader"])
+
+
+# Whoever asks the API server does it in a process whose account has the rights for it: the roles of the deploy files.
+# `checkup` and `show_manifest` are run by hand, in the pod of the process in question.
+ASKERS = {
+    "kaniko-job-creator": {"verdicts", "outages"},
+    "kaniko-job-watcher": {"watching", "feeds", "evidence"},
+    "kaniko-log-reader": {"job_logs"},
+    "by hand": {"checkup", "show_manifest"},
+}
+
+
+def test_every_module_that_asks_the_api_server_belongs_to_a_role() -> None:
+    importers = {
+        path.stem
+        for path in (CHECKOUT / "kanikojobs").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom)
+        and (
+            (node.module == "kanikojobs" and {"kube", "kube_watch"} & {alias.name for alias in node.names})
+            or node.module in ("kanikojobs.kube", "kanikojobs.kube_watch")
+        )
+    }
+
+    assert importers - {"kube_watch"} == set().union(*ASKERS.values())
+
+
 @every_overlay
 def test_each_role_goes_to_one_account_and_nothing_is_granted_beyond_the_builds(overlay: str) -> None:
     subjects = {
@@ -90,6 +140,10 @@ def test_each_role_goes_to_one_account_and_nothing_is_granted_beyond_the_builds(
         for binding in of_kind(overlay, "RoleBinding").values()
     }
 
-    assert subjects == {"kaniko-job-creator": ["kanikojobs-worker"], "kaniko-job-watcher": ["kanikojobs-watcher"]}
+    assert subjects == {
+        "kaniko-job-creator": ["kanikojobs-worker"],
+        "kaniko-job-watcher": ["kanikojobs-watcher"],
+        "kaniko-log-reader": ["kanikojobs-web"],
+    }
     assert not of_kind(overlay, "ClusterRole")
     assert not of_kind(overlay, "ClusterRoleBinding")
