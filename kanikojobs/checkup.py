@@ -251,6 +251,10 @@ def _signs_of_life() -> Iterator[Finding]:
         if sign and sign.beats:
             yield Finding(role.label, State.WELL, f"{sign.alive} running, heard {sign.age.total_seconds():.0f} s ago")
             continue
+        if role == Heartbeat.Role.CONSUMER and settings.KANIKOJOBS_QUEUE_READER == "knative":
+            advice = "Start manage.py consume_queue, so that what RabbitMQ dead-letters becomes rows."
+            yield Finding(role.label, State.ODD, "is not running; Knative reads the queue", advice)
+            continue
         ago = f"fell silent {sign.age.total_seconds() / 60:.0f} min ago" if sign else "is not running"
         yield Finding(role.label, State.BAD, ago, f"Start {_COMMANDS[role]}, or read the end of its log.")
     now = overview.overview()

@@ -24,10 +24,12 @@ class Work:
     write: Callable[[Sequence[Message], Sequence[Any]], IntakeResult]
 
 
-def works(*, queue: str, dlq: str, drain_dlq: bool) -> dict[str, Work]:
+def works(*, queue: str, dlq: str, drain_dlq: bool, dead_letters_only: bool = False) -> dict[str, Work]:
     """What is done with each queue's messages: events go to intake, what the broker dead-lettered to dead letters."""
     origin = JobStartEvent.Origin.QUEUE
-    found = {queue: Work(read=partial(intake.prepare, origin=origin), write=partial(intake.write, origin=origin))}
+    found: dict[str, Work] = {}
+    if not dead_letters_only:
+        found[queue] = Work(read=partial(intake.prepare, origin=origin), write=partial(intake.write, origin=origin))
     if drain_dlq:
         found[dlq] = Work(read=lambda messages: [], write=lambda messages, _: dead_letters.record_from_broker(messages))
     return found

@@ -243,6 +243,12 @@ def _processes() -> Iterator[Metric]:
             age.add_metric([str(role)], sign.age.total_seconds())
     yield alive
     yield age
+    reader = GaugeMetricFamily(
+        "kanikojobs_queue_reader", "Who is to read the queue, as configured: a consumer, or Knative.", labels=["reader"]
+    )
+    for name in ("consumer", "knative"):
+        reader.add_metric([name], name == settings.KANIKOJOBS_QUEUE_READER)
+    yield reader
     watchers = signs.get(Heartbeat.Role.WATCHER)
     leading = sum(beat.details.get("leads") is True for beat in watchers.beats) if watchers else 0
     yield _gauge("kanikojobs_watchers_leading", "Watchers that lead; the others stand by.", leading)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from django.conf import settings
 from django.db.models import Sum
 
 from kanikojobs import backlog, heartbeats, outages, pausing, tallies
@@ -176,9 +177,16 @@ def _parts(signs: Mapping[Heartbeat.Role, Sign], *, outage: Outage | None) -> li
 
 def _process(role: Heartbeat.Role, sign: Sign | None) -> Part:
     name, seen_at = role.label.capitalize(), sign.seen_at if sign else None
+    by_knative = role == Heartbeat.Role.CONSUMER and settings.KANIKOJOBS_QUEUE_READER == "knative"
+    if by_knative and not (sign and sign.beats):
+        return Part(name, "unknown", seen_at, "Knative reads the queue, and nobody drains the dead-letter queue")
     if sign is None or not sign.beats:
         return Part(name, "down", seen_at, "no sign of life")
     note = f"{sign.alive} running"
+    if all(beat.details.get("dead_letters_only") for beat in sign.beats):
+        note += ", for dead letters only"
+        if not by_knative:
+            return Part(name, "down", seen_at, f"{note}, and nobody reads the queue")
     if role == Heartbeat.Role.WORKERS:
         workers = sum(int(beat.details.get("workers") or 0) for beat in sign.beats)
         note = f"{sign.alive} cluster{'s' if sign.alive > 1 else ''}, {workers} workers"

@@ -165,6 +165,8 @@ KANIKOJOBS_BATCH = env.integer("KANIKOJOBS_BATCH", 500, least=1, most=10_000)
 KANIKOJOBS_EVENT_TYPE = env.text("KANIKOJOBS_EVENT_TYPE", "network.notifi.lambda.job.start")
 KANIKOJOBS_EVENT_SOURCE = env.text("KANIKOJOBS_EVENT_SOURCE", "network.notifi.kaniko-jobs")
 KANIKOJOBS_DIRECT_EVENTS = env.choice("KANIKOJOBS_DIRECT_EVENTS", "accept", ("accept", "reject"))
+# Who reads KANIKOJOBS_QUEUE. With `knative` it is a RabbitmqSource, and consume_queue takes dead letters only.
+KANIKOJOBS_QUEUE_READER = env.choice("KANIKOJOBS_QUEUE_READER", "consumer", ("consumer", "knative"))
 KANIKOJOBS_SINK_TOKEN = env.text("KANIKOJOBS_SINK_TOKEN")
 KANIKOJOBS_MAX_EVENT_BYTES = env.integer("KANIKOJOBS_MAX_EVENT_BYTES", 1_048_576, least=1024)
 KANIKOJOBS_MAX_BUILD_TIMEOUT = int(env.duration("KANIKOJOBS_MAX_BUILD_TIMEOUT", "2h", least="1s").total_seconds())

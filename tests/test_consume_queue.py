@@ -75,6 +75,30 @@ def test_dead_letters_stay_with_the_broker_if_they_are_to(settings: Settings) ->
     assert not DeadLetter.objects.exists()
 
 
+@pytest.mark.parametrize(("reader", "flag"), [("consumer", True), ("knative", False)], ids=["flag", "setting"])
+def test_where_knative_reads_the_queue_only_dead_letters_are_taken(
+    settings: Settings, reader: str, flag: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings.KANIKOJOBS_MAX_LENGTH = 2
+    settings.KANIKOJOBS_QUEUE_READER = reader
+    publish_samples(range(5))
+    queues = [settings.KANIKOJOBS_QUEUE, settings.KANIKOJOBS_DLQ]
+    eventually(lambda: amqp.depths(settings.RABBITMQ_URL, queues=queues)[settings.KANIKOJOBS_DLQ] == 3)
+
+    call_command("consume_queue", once=True, dead_letters_only=flag)
+
+    assert capsys.readouterr().out.startswith("3 messages: 0 recorded")
+    assert DeadLetter.objects.count() == 3
+    assert amqp.depths(settings.RABBITMQ_URL, queues=queues) == dict(zip(queues, (2, 0), strict=True))
+
+
+def test_a_consumer_with_nothing_to_drain_says_so(settings: Settings) -> None:
+    settings.KANIKOJOBS_DRAIN_DLQ = False
+
+    with pytest.raises(CommandError, match="Nothing is left to drain"):
+        call_command("consume_queue", dead_letters_only=True)
+
+
 @pytest.mark.parametrize(
     ("batch", "prefetch"), [(0, 10), (20, 10), (10, 65_536)], ids=["no batch", "batch over prefetch", "beyond AMQP"]
 )

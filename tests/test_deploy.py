@@ -100,10 +100,11 @@ def test_production_names_nothing_of_development() -> None:
 
 @every_overlay
 def test_the_queue_has_one_kind_of_reader(overlay: str) -> None:
-    consumer = "kanikojobs-consumer" in of_kind(overlay, "Deployment")
     source = bool(of_kind(overlay, "RabbitmqSource"))
+    consumer = of_kind(overlay, "Deployment")["kanikojobs-consumer"]["spec"]["template"]["spec"]["containers"][0]
 
-    assert consumer != source
+    assert ("--dead-letters-only" in consumer["args"]) == source
+    assert environment_of(overlay).get("KANIKOJOBS_QUEUE_READER", "consumer") == ("knative" if source else "consumer")
 
 
 # --- References -----------------------------------------------------------------------------------------------------
@@ -265,14 +266,12 @@ def test_each_consumer_is_scraped_and_probed_at_its_own_port(overlay: str) -> No
     monitor = of_kind(overlay, "PodMonitor")["kanikojobs-consumer"]
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
     wanted = monitor["spec"]["selector"]["matchLabels"].items()
-    pods = [t["spec"] for _, t in pod_templates(overlay) if wanted <= t["metadata"]["labels"].items()]
+    (pod,) = (t["spec"] for _, t in pod_templates(overlay) if wanted <= t["metadata"]["labels"].items())
+    (container,) = pod["containers"]
+    (port,) = container["ports"]
 
-    assert len(pods) == (0 if of_kind(overlay, "RabbitmqSource") else 1)
-    for pod in pods:
-        (container,) = pod["containers"]
-        (port,) = container["ports"]
-        assert endpoint["port"] == container["livenessProbe"]["httpGet"]["port"] == port["name"]
-        assert f"--metrics-port={port['containerPort']}" in container["args"]
+    assert endpoint["port"] == container["livenessProbe"]["httpGet"]["port"] == port["name"]
+    assert f"--metrics-port={port['containerPort']}" in container["args"]
 
 
 @every_overlay

@@ -155,6 +155,17 @@ def test_a_process_is_judged_by_what_it_needs(simulator: Simulator) -> None:
     assert "RabbitMQ: " not in workers[0]
 
 
+@pytest.mark.usefixtures("house")
+def test_where_knative_reads_the_queue_a_missing_consumer_is_only_odd(settings: Settings) -> None:
+    settings.KANIKOJOBS_QUEUE_READER = "knative"
+    Heartbeat.objects.filter(role="consumer").delete()
+
+    said, code = doctor()
+
+    assert "odd consumer: is not running; Knative reads the queue" in said
+    assert code == 0
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_it_asks_for_exactly_the_rights_that_are_deployed(overlay: str) -> None:
     roles = of_kind(overlay, "Role")

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from django.test import Client
 from django.urls import reverse
+from pytest_django import Settings
 
 from kanikojobs import audit, heartbeats, outages, overview, pausing, tallies
 from kanikojobs.backlog import Share
@@ -90,8 +91,14 @@ def test_a_pause_is_told_with_who_and_why() -> None:
     [
         ("consumer", {"rabbitmq": False}, "RabbitMQ", "the consumer cannot connect"),
         ("watcher", {"leads": False}, "Watcher", "1 running, and none leads"),
+        (
+            "consumer",
+            {"dead_letters_only": True},
+            "Consumer",
+            "1 running, for dead letters only, and nobody reads the queue",
+        ),
     ],
-    ids=["a consumer without RabbitMQ", "watchers of which none leads"],
+    ids=["a consumer without RabbitMQ", "watchers of which none leads", "nobody for the queue"],
 )
 @pytest.mark.usefixtures("everybody_alive")
 def test_what_a_process_says_of_itself_can_tell_that_a_part_is_down(
@@ -103,6 +110,31 @@ def test_what_a_process_says_of_itself_can_tell_that_a_part_is_down(
 
     assert seen.mood == "down"
     assert (part, "down", note) in {(found.name, found.state, found.note) for found in seen.parts}
+
+
+@pytest.mark.parametrize(
+    ("details", "state", "note"),
+    [
+        ({"dead_letters_only": True}, "well", "1 running, for dead letters only"),
+        (None, "unknown", "Knative reads the queue, and nobody drains the dead-letter queue"),
+    ],
+    ids=["for dead letters", "none"],
+)
+@pytest.mark.usefixtures("everybody_alive")
+def test_where_knative_reads_the_queue_the_consumer_is_not_what_makes_it_well(
+    settings: Settings, details: dict[str, Any] | None, state: str, note: str
+) -> None:
+    settings.KANIKOJOBS_QUEUE_READER = "knative"
+    consumers = Heartbeat.objects.filter(role="consumer")
+    if details is None:
+        consumers.delete()
+    else:
+        consumers.update(details=details)
+
+    seen = overview.overview()
+
+    assert seen.mood == "well"
+    assert ("Consumer", state, note) in {(found.name, found.state, found.note) for found in seen.parts}
 
 
 @pytest.mark.parametrize("window", overview.WINDOWS, ids=lambda window: window.key)

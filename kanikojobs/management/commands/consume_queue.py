@@ -27,6 +27,12 @@ class Command(BaseCommand):
         parser.add_argument("--once", action="store_true", help="Drain what is there and exit.")
         parser.add_argument("--no-declare", action="store_true", help="Take queues and bindings as they are.")
         parser.add_argument(
+            "--dead-letters-only",
+            action="store_true",
+            help="Leave the queue to Knative and drain the dead-letter queue only (always so with "
+            "KANIKOJOBS_QUEUE_READER=knative).",
+        )
+        parser.add_argument(
             "--prefetch",
             type=int,
             default=settings.KANIKOJOBS_PREFETCH,
@@ -55,11 +61,15 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if options["batch"] < 1 or options["prefetch"] < options["batch"] or options["prefetch"] > 65_535:
             raise CommandError("--batch must be at least 1, and --prefetch from --batch to 65535.")
+        dead_letters_only = options["dead_letters_only"] or settings.KANIKOJOBS_QUEUE_READER == "knative"
+        if dead_letters_only and not settings.KANIKOJOBS_DRAIN_DLQ:
+            raise CommandError("Nothing is left to drain: unset KANIKOJOBS_DRAIN_DLQ=0, or do not run this command.")
         consuming = consuming_by_settings(
             prefetch=options["prefetch"],
             batch=options["batch"],
             once=options["once"],
             declare=not options["no_declare"],
+            dead_letters_only=dead_letters_only,
         )
         stop_on_signals(consuming)
         spare_the_collector()
@@ -85,9 +95,14 @@ class Command(BaseCommand):
 
 
 def consuming_by_settings(
-    *, prefetch: int | None = None, batch: int | None = None, once: bool = False, declare: bool = True
+    *,
+    prefetch: int | None = None,
+    batch: int | None = None,
+    once: bool = False,
+    declare: bool = True,
+    dead_letters_only: bool = False,
 ) -> Consuming:
-    """The consumer of the queues that the settings name."""
+    """The consumer of the queues that the settings name, or of the dead-letter queue alone."""
     pulse = gate.consumer_pulse()
     return Consuming(
         url=rabbitmq_url(),
@@ -95,11 +110,12 @@ def consuming_by_settings(
             queue=settings.KANIKOJOBS_QUEUE,
             dlq=settings.KANIKOJOBS_DLQ,
             drain_dlq=settings.KANIKOJOBS_DRAIN_DLQ,
+            dead_letters_only=dead_letters_only,
         ),
         prefetch=prefetch or settings.KANIKOJOBS_PREFETCH,
         batch=batch or settings.KANIKOJOBS_BATCH,
         once=once,
-        gate=gate.gate_of(pulse),
+        gate=gate.gate_of(pulse, dead_letters_only=dead_letters_only),
         farewell=pulse.rest,
         on_connect=(lambda link: amqp.declare(link, topology())) if declare else (lambda _: None),
     )
