@@ -2,8 +2,9 @@
 
 Each act is decided under a lock on the event's row, so of two that click at once the second sees what the first did;
 and each leaves an `OperatorAction` that says who, why and what came of it, refusals too. A retry is the next number of
-the same event, with the same parameters or edited ones. A cancellation of a Job that may be in the cluster is a wish:
-the watcher deletes the Job, and the row is cancelled when its pods are gone, so that its place stays taken until then.
+the same event, with the same parameters or edited ones, and settles the event's dead letters. A cancellation of a Job
+that may be in the cluster is a wish: the watcher deletes the Job, and the row is cancelled when its pods are gone, so
+that its place stays taken until then.
 """
 
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from kanikojobs.manifest import job_manifest
 from kanikojobs.manifest.builds import Build
 from kanikojobs.manifest.settings import build_options
 from kanikojobs.models import HIGHEST_PRIORITY, LOWEST_PRIORITY, JobStartEvent, KanikoJob, Move, OperatorAction
+from kanikojobs.replay import settling
 from kanikojobs.states import FINISHED, State
 
 CANCELLED = "CancelledByOperator"
@@ -58,7 +60,7 @@ class OverridesInvalid(ValueError):
 
 
 def retry(id: int, *, author: Author, reason: str, overrides: Mapping[str, Any] | None = None) -> Act:
-    """Queue the next Kaniko Job for the event of this one, unless one is unfinished.
+    """Queue the next Kaniko Job for the event of this one, unless one is unfinished, and settle its dead letters.
 
     Raises `KanikoJob.DoesNotExist`, `OverridesInvalid` and `audit.ReasonMissing`; then nothing is done or recorded.
     """
@@ -79,6 +81,8 @@ def _retry(id: int, *, author: Author, reason: str, overrides: Mapping[str, Any]
         edited = dict(job.overrides or {}) | dict(overrides or {})
         if edited:
             check_overrides(edited, event=event)
+        # Before the insert, as a replay does it: the other way round the two would wait for each other.
+        letters = settling.locked_letters(event_id=event.pk)
         if unfinished := event.kaniko_jobs.filter(state__in=list(_UNFINISHED)).first():
             message = f"Refused: number {unfinished.number} of this event is unfinished ({unfinished.state})."
             return _acted(False, message, job, author=author, reason=reason, kind=OperatorAction.Kind.RETRY_JOB)
@@ -95,6 +99,7 @@ def _retry(id: int, *, author: Author, reason: str, overrides: Mapping[str, Any]
             parser_id=event.parser_id,
             overrides=edited or None,
         )
+        settling.settle([settling.Settled(letter, event.pk, following.pk) for letter in letters])
         claims.notify()
         act = _acted(
             True,
@@ -103,7 +108,7 @@ def _retry(id: int, *, author: Author, reason: str, overrides: Mapping[str, Any]
             author=author,
             reason=reason,
             kind=OperatorAction.Kind.RETRY_JOB,
-            detail={"kaniko_job": following.pk, "number": number, "overrides": edited},
+            detail={"kaniko_job": following.pk, "number": number, "overrides": edited, "dead_letters": letters},
         )
         return replace(act, kaniko_job=following)
 

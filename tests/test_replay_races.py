@@ -178,7 +178,9 @@ def test_a_retry_by_hand_at_the_same_moment_makes_one_kaniko_job_more_and_not_tw
     run.refresh_from_db()
     assert KanikoJob.objects.filter(number=2, state="queued").count() == 8
     assert KanikoJob.objects.count() == 16
-    assert run.queued + run.active == run.handled == 8
+    assert run.queued + run.active + run.gone == run.handled == 8
+    assert set(DeadLetter.objects.values_list("state", "replayed_as_job__number")) == {("replayed", 2)}
+    assert FailureGroup.objects.get().open_letters == 0
 
 
 def test_a_pause_and_a_step_at_the_same_moment_leave_a_paused_run_with_right_counts() -> None:

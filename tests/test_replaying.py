@@ -82,6 +82,21 @@ def test_a_letter_of_a_failed_build_makes_the_next_kaniko_job_of_its_event_and_n
     )
 
 
+def test_the_second_letter_of_an_event_leads_to_the_kaniko_job_that_the_first_made() -> None:
+    message = a_message()
+    an_expired(message)
+    ended(recorded(message), State.FAILED)
+
+    run = run_to_the_end(started())
+
+    following = KanikoJob.objects.get(number=2)
+    assert [(item.outcome, item.kaniko_job) for item in run.items.order_by("position")] == [
+        ("queued", following),
+        ("duplicate", following),
+    ]
+    assert {letter.replayed_as_job for letter in DeadLetter.objects.all()} == {following}
+
+
 def test_lineage_is_there_both_ways() -> None:
     letter = an_expired()
 
@@ -90,7 +105,7 @@ def test_lineage_is_there_both_ways() -> None:
     event = JobStartEvent.objects.get()
     job = event.kaniko_jobs.get()
     assert event.origin == "replay"
-    assert list(event.replayed_from.all()) == [letter]
+    assert list(event.replayed_from.all()) == list(job.replayed_from.all()) == [letter]
     assert [item.letter for item in job.replay_items.all()] == [letter]
     assert [item.kaniko_job for item in letter.replay_items.all()] == [job]
 

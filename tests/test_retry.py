@@ -15,10 +15,14 @@ from rest_framework.test import APIClient
 from deploy.local.simulator import Simulator
 from kanikojobs import audit, kube, kube_watch, retry
 from kanikojobs.audit import Author
-from kanikojobs.models import KanikoJob, OperatorAction
+from kanikojobs.models import DeadLetter, FailureGroup, KanikoJob, OperatorAction
+from kanikojobs.replay import runs
+from kanikojobs.replay.plan import now
+from kanikojobs.replay.selection import Selection
 from kanikojobs.retry import OverridesInvalid
-from kanikojobs.states import FINISHED
-from tests.factories import a_kaniko_job, an_event
+from kanikojobs.states import FINISHED, State
+from tests.factories import a_dead_letter, a_kaniko_job, an_event
+from tests.replay_cases import a_failed_build, ended, run_to_the_end
 from tests.watched_jobs import create_some, created_jobs, queued_job, wait_until, watching
 
 ALICE = Author(name="alice", via=OperatorAction.Via.COMMAND)
@@ -43,6 +47,48 @@ def test_a_retry_is_the_next_number_of_the_same_event(state: str) -> None:
     assert (action.by, action.reason, action.outcome) == ("alice", "the registry is back", "done")
     assert (action.target_type, action.target_id) == ("kanikojob", str(job.pk))
     assert action.detail["kaniko_job"] == following.pk
+
+
+@pytest.mark.django_db
+def test_a_retry_settles_the_dead_letters_of_the_event_and_says_what_they_became() -> None:
+    first = a_failed_build()
+    assert first.kaniko_job is not None
+    second = ended(a_kaniko_job(event=first.event, number=2), State.FAILED)
+    other, conflict = a_failed_build(), a_dead_letter(event=first.event, cause="identity-conflict")
+
+    act = retry.retry(second.pk, author=ALICE, reason="the registry is back")
+
+    settled = DeadLetter.objects.filter(state="replayed").order_by("pk")
+    assert [letter.kaniko_job for letter in settled] == [first.kaniko_job, second]
+    assert {(letter.replayed_as, letter.replayed_as_job) for letter in settled} == {(first.event, act.kaniko_job)}
+    assert all(letter.settled_at for letter in settled)
+    assert set(DeadLetter.objects.filter(state="open")) == {other, conflict}
+    group = FailureGroup.objects.get(fingerprint=first.fingerprint)
+    assert (group.open_letters, group.replayed) == (1, True)
+    assert OperatorAction.objects.get().detail["dead_letters"] == [letter.pk for letter in settled]
+
+
+@pytest.mark.django_db
+def test_a_dead_letter_that_waits_in_a_replay_is_not_replayed_after_a_retry_by_hand() -> None:
+    letter = a_failed_build()
+    run = runs.start(selection=Selection(), cut_off=now(), pace=runs.Pace(), author=ALICE, reason="all of them")
+
+    retry.retry(letter.kaniko_job_id or 0, author=ALICE, reason="this one first")
+    run = run_to_the_end(run)
+
+    assert (run.total, run.gone, run.queued) == (1, 1, 0)
+    assert KanikoJob.objects.count() == 2
+
+
+@pytest.mark.django_db
+def test_a_refused_retry_leaves_the_dead_letter_open() -> None:
+    letter = a_failed_build()
+    a_kaniko_job(event=letter.event, number=2, state="running")
+
+    retry.retry(letter.kaniko_job_id or 0, author=ALICE, reason="again")
+
+    letter.refresh_from_db()
+    assert letter.state == "open"
 
 
 @pytest.mark.django_db

@@ -86,6 +86,7 @@ class DeadLetterDetailSerializer(DeadLetterSerializer):
             "arrived_at",
             "settled_at",
             "replayed_as",
+            "replayed_as_job",
             "faults",
             "body",
             "content_type",

@@ -68,6 +68,15 @@ class DeadLetter(models.Model):
     replayed_as = models.ForeignKey(
         JobStartEvent, null=True, blank=True, on_delete=models.SET_NULL, related_name="replayed_from"
     )
+    replayed_as_job = models.ForeignKey(
+        KanikoJob,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="replayed_from",
+        db_index=False,
+        help_text="The Kaniko Job that the replay queued or found, or that a retry by hand queued.",
+    )
     times_seen = models.PositiveIntegerField(default=1, db_default=1)
     first_died_at = models.DateTimeField(db_default=Now())
     last_died_at = models.DateTimeField(db_default=Now())
@@ -122,6 +131,11 @@ class DeadLetter(models.Model):
                 fields=["third_party_id", "parser_id", "arrived_at"],
                 condition=~Q(third_party_id=""),
                 name="deadletter_of_third_party",
+            ),
+            models.Index(
+                fields=["replayed_as_job"],
+                condition=Q(replayed_as_job__isnull=False),
+                name="deadletter_replayed_as_job",
             ),
         ]
 

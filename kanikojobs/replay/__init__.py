@@ -5,8 +5,8 @@ In reading order:
 1. `selection` says which dead letters are meant
 2. `forecast` says of each what a replay would make of it; `plan` adds that up, and changes nothing
 3. `runs` starts, pauses, resumes and cancels; `running` takes the next items, step by step; `handling` asks the same
-   forecast about those of a step and writes down what `making` made of them; `results` watches what became of them, and
-   stops a run of which too many fail again
+   forecast about those of a step and writes down what `making` made of them; `settling` closes the dead letters, also
+   for a retry by hand; `results` watches what became of them, and stops a run of which too many fail again
 4. `mending` replays a body that a person has edited; `disposal` discards and restores; `from_broker` takes messages
    straight from RabbitMQ; `rules` are the standing orders
 

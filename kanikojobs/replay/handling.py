@@ -5,10 +5,11 @@ from collections.abc import Collection, Sequence
 
 from django.db import connection
 
-from kanikojobs import failure_groups, tallies
+from kanikojobs import tallies
 from kanikojobs.models import DeadLetter, JobStartEvent, ReplayItem, ReplayRun
 from kanikojobs.replay import forecast, making
 from kanikojobs.replay.forecast import Ahead, Outcome
+from kanikojobs.replay.settling import Settled, settle
 from kanikojobs.storable import printable
 
 # Settled by the replay: the dead letter needs nobody any more.
@@ -21,7 +22,7 @@ def handle(run: ReplayRun, items: Sequence[ReplayItem]) -> Counter[ReplayItem.Ou
         return Counter()
     # Locked, so that nobody discards or mends one meanwhile; in the order of ids, as everybody locks them.
     states = dict(
-        DeadLetter.objects.select_for_update()
+        DeadLetter.objects.select_for_update(no_key=True)
         .filter(pk__in=[item.letter_id for item in items])
         .order_by("pk")
         .values_list("pk", "state")
@@ -40,17 +41,15 @@ def handle(run: ReplayRun, items: Sequence[ReplayItem]) -> Counter[ReplayItem.Ou
     )
     by_letter = {item.letter_id: item for item in open_items}
     made = making.make(verdicts)
-    settled: list[DeadLetter] = []
+    settled: list[Settled] = []
     for result in made:
         item = by_letter[result.verdict.candidate.letter_id]
         item.outcome, item.detail = result.outcome, result.detail
         item.event_id, item.kaniko_job_id = result.event_id, result.kaniko_job_id
         if result.outcome in SETTLES:
-            settled.append(DeadLetter(pk=item.letter_id, replayed_as_id=result.event_id))
+            settled.append(Settled(item.letter_id, result.event_id, result.kaniko_job_id))
     _write(items)
-    _settle(settled)
-    fingerprints = {result.verdict.candidate.letter_id: result.verdict.candidate.fingerprint for result in made}
-    failure_groups.note_settled([fingerprints[letter.pk] for letter in settled], replayed=True)
+    settle(settled)
     counted = Counter(Outcome(item.outcome) for item in items)
     recorded = sum(result.verdict.new is not None and result.outcome == Outcome.QUEUED for result in made)
     tallies.add(
@@ -87,16 +86,4 @@ def _write(items: Sequence[ReplayItem]) -> None:
                 [item.event_id for item in items],
                 [item.kaniko_job_id for item in items],
             ],
-        )
-
-
-def _settle(letters: Sequence[DeadLetter]) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            UPDATE kanikojobs_deadletter letter SET
-                state = 'replayed', replayed_as_id = settled.event_id, settled_at = clock_timestamp()
-            FROM unnest(%s::bigint[], %s::bigint[]) AS settled (id, event_id) WHERE letter.id = settled.id
-            """,
-            [[letter.pk for letter in letters], [letter.replayed_as_id for letter in letters]],
         )

@@ -31,6 +31,7 @@ def make(verdicts: Sequence[Verdict]) -> list[Made]:
         for result in made.values()
         if result.verdict.new is not None
     }
+    jobs = {result.event_id: result.kaniko_job_id for result in made.values() if result.kaniko_job_id is not None}
     for verdict in verdicts:
         if verdict.candidate.letter_id in made:
             continue
@@ -38,6 +39,9 @@ def make(verdicts: Sequence[Verdict]) -> list[Made]:
         if verdict.outcome == Outcome.DUPLICATE and verdict.new is not None:
             event_id = events.get((verdict.new.source, verdict.new.event_id))
         job_id = verdict.recorded.last_job_id if verdict.recorded and verdict.outcome != Outcome.CONFLICT else None
+        if verdict.outcome == Outcome.DUPLICATE:
+            # Of an event that this step has queued, the Kaniko Job that it made and not the one before.
+            job_id = jobs.get(event_id, job_id)
         made[verdict.candidate.letter_id] = Made(verdict, verdict.outcome, verdict.detail, event_id, job_id)
     return [made[verdict.candidate.letter_id] for verdict in verdicts]
 
