@@ -24,6 +24,7 @@ from deploy.local.simulator import Simulator
 from deploy.local.stack import LOCAL, Given, LocalStack, remove_leftovers
 
 _STACK = pytest.StashKey[LocalStack]()
+_ENVIRONMENT = pytest.StashKey[dict[str, str]]()
 # Whatever else of ours is in the developer's environment would change what the tests see.
 _KEPT = ("KANIKOJOBS_CRDS", "KANIKOJOBS_CLUSTER", "KANIKOJOBS_CONFORMANCE", "DJANGO_SETTINGS_MODULE")
 
@@ -36,6 +37,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     except StackError as error:
         raise pytest.UsageError(str(error)) from None
     early_config.stash[_STACK] = stack
+    early_config.stash[_ENVIRONMENT] = dict(os.environ)
     for name in list(os.environ):
         if name.startswith(("KANIKOJOBS_", "DJANGO_")) and not name.startswith(_KEPT):
             del os.environ[name]
@@ -44,6 +46,13 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
         "DJANGO_ALLOWED_HOSTS": "testserver,localhost,127.0.0.1",
         "DJANGO_SECURE_COOKIES": "false",
     }
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config) -> None:
+    """Each process of `pytest -n` starts servers of its own: it must not take this process's for given ones."""
+    os.environ.clear()
+    os.environ.update(config.stash[_ENVIRONMENT])
 
 
 def _real_cluster() -> Path | None:

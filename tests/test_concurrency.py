@@ -263,7 +263,8 @@ def test_three_clusters_never_run_two_of_a_parser_at_once(
     simulator: Simulator, settings: Settings, policy: str
 ) -> None:
     settings.KANIKOJOBS_CONCURRENCY_POLICY = policy
-    simulator.settings(pod_start_seconds=0.0, run_seconds=0.02)
+    # Where several may run at once they run for long enough to meet.
+    simulator.settings(pod_start_seconds=0.0, run_seconds=0.5 if policy == "Allow" else 0.02)
     jobs = [queued_job(parser_id=f"parser-{n % 5}", third_party_id="one") for n in range(40)]
 
     with watching(), ThreadPoolExecutor(3) as clusters:

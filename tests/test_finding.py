@@ -1,7 +1,7 @@
 """One box finds an event by any id, by an index each, and goes straight to it if it is the only one."""
 
 from typing import Any
-from uuid import uuid4
+from uuid import UUID
 
 import pytest
 from django.contrib.auth.models import Permission, User
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.django_db
 
 DIGEST = "sha256:" + "ab" * 32
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
-UID = uuid4()
+UID = UUID("5f2b6c1e-8d4a-4f3b-9a67-0c1d2e3f4a5b")
 
 
 @pytest.fixture

@@ -238,7 +238,7 @@ def test_leftovers_of_a_killed_stack_go_and_those_of_a_living_one_stay(tmp_path:
 
     remove_leftovers(tmp_path, pattern="test-*")
 
-    assert {path.name for path in tmp_path.iterdir()} == {"test-1", "test-1.lock", "demo", "demo.lock"}
+    assert {path.name for path in tmp_path.iterdir()} == {"test-1", "test-1.lock", "demo", "demo.lock", "claims"}
     living_stack.close()
 
 

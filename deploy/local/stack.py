@@ -115,7 +115,8 @@ class LocalStack:
 
     def claim_folder(self) -> None:
         """Makes the folder ours, and empty. StackError when another stack is up in it."""
-        self._lock = _try_to_lock(self.folder)
+        with _one_at_a_time(self.folder.parent):
+            self._lock = _try_to_lock(self.folder)
         if self._lock is None:
             raise StackError(f"another stack is up in {self.folder}: end it first with Ctrl-C in its terminal")
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -195,19 +196,29 @@ class LocalStack:
         return [*servers, self.postgres]
 
 
+@contextlib.contextmanager
+def _one_at_a_time(parent: Path) -> Iterator[None]:
+    """Whoever takes a folder's lock must not meet one who is just removing what looked like a leftover."""
+    parent.mkdir(parents=True, exist_ok=True)
+    with (parent / "claims").open("w") as claims:
+        fcntl.flock(claims, fcntl.LOCK_EX)
+        yield
+
+
 def remove_leftovers(parent: Path, *, pattern: str) -> None:
     """Removes the folders of stacks that were killed before they could tidy up.
 
     Those that are up keep theirs.
     """
-    for lock_path in parent.glob(f"{pattern}.lock"):
-        folder = lock_path.with_suffix("")
-        lock = _try_to_lock(folder)
-        if lock is not None:
-            with lock:
-                Postgres.remove_data_of(folder)
-                shutil.rmtree(folder, ignore_errors=True)
-                lock_path.unlink(missing_ok=True)
+    with _one_at_a_time(parent):
+        for lock_path in parent.glob(f"{pattern}.lock"):
+            folder = lock_path.with_suffix("")
+            lock = _try_to_lock(folder)
+            if lock is not None:
+                with lock:
+                    Postgres.remove_data_of(folder)
+                    shutil.rmtree(folder, ignore_errors=True)
+                    lock_path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -39,6 +39,7 @@ class Tally:
         self.clear()
 
     def clear(self) -> None:
+        self.cleared_at = time.monotonic()
         self.by_name: Counter[str] = Counter()
         self.by_identity: Counter[str] = Counter()
         self.requests: Counter[str] = Counter()
@@ -89,6 +90,9 @@ class Tally:
         )
 
     def count_request(self, *, verb: str, path: str, status: int, agent: str, seconds: float) -> None:
+        if time.monotonic() - seconds < self.cleared_at:
+            # A watch, say, of somebody who was there before: it began in what is no longer counted.
+            return
         self.requests[f"{verb} {status}"] += 1
         self.log.append(
             {"at": time.time(), "verb": verb, "path": path, "status": status, "agent": agent, "seconds": seconds}
