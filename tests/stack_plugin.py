@@ -52,7 +52,8 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 def pytest_xdist_setupnodes(config: pytest.Config) -> None:
     """Each process of `pytest -n` starts servers of its own: it must not take this process's for given ones."""
     os.environ.clear()
-    os.environ.update(config.stash[_ENVIRONMENT])
+    given = config.stash[_ENVIRONMENT]
+    os.environ.update(given)
 
 
 def _real_cluster() -> Path | None:
