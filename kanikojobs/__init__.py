@@ -19,6 +19,7 @@ One event's way through the house, and the order to read the files in:
 6. failures: `fingerprints` tells which are equal, `failure_groups` counts them, `inspection` shows one dead letter;
    `replay/` plans, runs and stops its way back through intake, and `audit` keeps who did what and why
 7. seen: `stats` is the read side of `admin/`, `api/` and `metrics`; `health` answers the orchestrator
+8. gone: `retention/` removes what is old and needed by nobody
 
 `messages` and `errors` are the words that these share; `checks` and `logs` serve all of it.
 """

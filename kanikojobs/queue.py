@@ -54,7 +54,7 @@ class KanikoJobBroker(ORM):
 
     def _start(self) -> None:
         self._listening_on: object = None
-        self._plain_tasks_seen_at = 0.0
+        self._plain_tasks_seen_at = self._plain_task_turn_at = 0.0
         self._replays_seen_at = self._rules_seen_at = 0.0
         self._claimed: deque[Portion] = deque()
         # A claim of which we never heard whether it was committed.
@@ -93,8 +93,9 @@ class KanikoJobBroker(ORM):
             self._pulse.beat({"workers": settings.KANIKOJOBS_WORKER_COUNT})
             # LISTEN before the look: what is committed after the look still wakes the sleep.
             self._listen()
-            # First, because they are few: behind a long backlog a replay would not begin.
-            if packages := self._replay_steps():
+            # First, because they are few: behind a long backlog a replay would not begin, nor a plain task ever be
+            # taken, of which one a second goes before.
+            if packages := self._replay_steps() or self._plain_task_in_turn():
                 return packages
             if self._claimed or self._claim():
                 return [_package(self._claimed.popleft())]
@@ -165,6 +166,12 @@ class KanikoJobBroker(ORM):
             return packages
         self._plain_tasks_seen_at = time.monotonic()
         return []
+
+    def _plain_task_in_turn(self) -> list[Package]:
+        if time.monotonic() - self._plain_task_turn_at < PLAIN_TASKS_POLL:
+            return []
+        self._plain_task_turn_at = time.monotonic()
+        return self._plain_tasks()
 
     def _listen(self) -> None:
         connection.ensure_connection()

@@ -150,7 +150,11 @@ def cancelled(*, id: int, reason: str, message: str) -> Move:
 def _locked(id: int) -> KanikoJob:
     """The Kaniko Job as it is now; nobody else acts on its event, or moves it, until the transaction ends."""
     event_id = KanikoJob.objects.values_list("event_id", flat=True).get(pk=id)
-    JobStartEvent.objects.select_for_update(no_key=True).get(pk=event_id)
+    try:
+        JobStartEvent.objects.select_for_update(no_key=True).get(pk=event_id)
+    except JobStartEvent.DoesNotExist:
+        # Pruned between the two looks, and the Kaniko Job with it.
+        raise KanikoJob.DoesNotExist from None
     return KanikoJob.objects.select_for_update(of=("self",), no_key=True).select_related("event").get(pk=id)
 
 

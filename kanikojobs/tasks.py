@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
+from django_q.tasks import async_task
+
 from kanikojobs import creation
 from kanikojobs.replay import rules, running
 from kanikojobs.replay.running import DueStep
+from kanikojobs.retention import pruning
 
 
 def create_jobs(token: str, kaniko_jobs: Sequence[int], on_trial: bool = False) -> str:
@@ -24,3 +27,12 @@ def apply_rule(rule_id: int) -> str:
     """Start what is due by a standing rule."""
     run = rules.apply(rule_id)
     return f"rule {rule_id}: {f'replay {run.pk}' if run else 'nothing due'}"
+
+
+def prune() -> str:
+    """Prune for some seconds. What is left is another task, so that no worker is away from its Kaniko Jobs for long."""
+    run = pruning.begin()
+    if pruning.prune(seconds=pruning.TASK_SECONDS):
+        return f"pruning {run.pk} is finished"
+    async_task("kanikojobs.tasks.prune", q_options={"task_name": f"pruning {run.pk}", "save": False})
+    return f"pruning {run.pk} goes on"

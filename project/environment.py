@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import time, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -119,6 +119,16 @@ class Environment:
             self.fault(f"{name}={value} is too long. Write at most {LONGEST_DAYS}d.")
             seconds = _seconds(default) or 0.0
         return timedelta(seconds=seconds)
+
+    def clock(self, name: str, default: str) -> time | None:
+        """A time of the day in UTC, such as `03:30`, or None for `never`."""
+        value = self.text(name, default)
+        if value == "never":
+            return None
+        if not re.fullmatch(r"([01][0-9]|2[0-3]):[0-5][0-9]", value):
+            self.fault(f'{name}="{value}" is not a time of the day. Write for example 03:30, or never.')
+            value = default
+        return time.fromisoformat(value)
 
     def rate(self, name: str, default: str) -> str:
         """How often a caller may call, as Django REST framework writes it: `600/min`."""

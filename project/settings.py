@@ -254,6 +254,17 @@ KANIKOJOBS_RUNTIME_CLASS = env.text("KANIKOJOBS_RUNTIME_CLASS")
 KANIKOJOBS_KUEUE_QUEUE = env.text("KANIKOJOBS_KUEUE_QUEUE")
 KANIKOJOBS_USER_NAMESPACES = env.flag("KANIKOJOBS_USER_NAMESPACES", False)
 
+# --- Retention: how long rows are kept; 0s is for ever -------------------------------------------------------------
+
+KANIKOJOBS_KEEP_EVENTS = env.duration("KANIKOJOBS_KEEP_EVENTS", "90d")
+KANIKOJOBS_KEEP_ATTEMPTS = env.duration("KANIKOJOBS_KEEP_ATTEMPTS", "30d")
+KANIKOJOBS_KEEP_LOGS = env.duration("KANIKOJOBS_KEEP_LOGS", "30d")
+KANIKOJOBS_KEEP_DEAD_LETTERS = env.duration("KANIKOJOBS_KEEP_DEAD_LETTERS", "90d")
+KANIKOJOBS_KEEP_OUTBOX = env.duration("KANIKOJOBS_KEEP_OUTBOX", "7d")
+KANIKOJOBS_KEEP_TALLIES = env.duration("KANIKOJOBS_KEEP_TALLIES", "400d")
+KANIKOJOBS_KEEP_AUDIT = env.duration("KANIKOJOBS_KEEP_AUDIT", "730d")
+KANIKOJOBS_PRUNE_AT = env.clock("KANIKOJOBS_PRUNE_AT", "03:30")
+
 # --- Seen: REST -------------------------------------------------------------------------------------------------
 
 REST_FRAMEWORK = {

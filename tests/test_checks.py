@@ -62,6 +62,25 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
     ("E006", {"KANIKOJOBS_NAMESPACE": "Builds"}, "KANIKOJOBS_NAMESPACE cannot work: ", "dead letter"),
     ("E006", {"KANIKOJOBS_EVENT_SOURCE": "s" * 513}, "KANIKOJOBS_EVENT_SOURCE cannot work: 513 char", "dead letter"),
     ("E006", {"KANIKOJOBS_EVENT_TYPE": "a\nb"}, "KANIKOJOBS_EVENT_TYPE cannot work: has U+000A", "dead letter"),
+    (
+        "E007",
+        {"KANIKOJOBS_KEEP_EVENTS": timedelta(hours=47)},
+        "KANIKOJOBS_KEEP_EVENTS (47h) is too short: a message may come again for 24h",
+        "Write at least 48h, or 0s",
+    ),
+    (
+        "E007",
+        {"KANIKOJOBS_KEEP_EVENTS": timedelta(days=7), "KANIKOJOBS_MESSAGE_TTL_MS": 4 * 86_400_000},
+        "may come again for 96h",
+        "Write at least 192h",
+    ),
+    (
+        "E007",
+        {"KANIKOJOBS_KEEP_EVENTS": timedelta(days=7), "KANIKOJOBS_JOB_TTL": 7 * 86_400},
+        "a Job stays in the cluster for 168h",
+        "Write at least 192h",
+    ),
+    ("W005", {"KANIKOJOBS_DRAIN_DLQ": False}, "KANIKOJOBS_DRAIN_DLQ is 0", "KANIKOJOBS_KEEP_EVENTS=0s"),
     ("W001", {"RABBITMQ_URL": ""}, "RABBITMQ_URL is not set", "RABBITMQ_URL_FILE"),
     ("W002", {"KANIKOJOBS_SINK_TOKEN": ""}, "KANIKOJOBS_SINK_TOKEN is not set", "KANIKOJOBS_DIRECT_EVENTS=reject"),
     ("W003", {"KANIKOJOBS_METRICS_TOKEN": ""}, "KANIKOJOBS_METRICS_TOKEN is not set", "network policy"),
@@ -84,6 +103,13 @@ def test_a_fault_has_its_id_its_name_and_a_hint(
     assert message in fault.msg
     assert hint in str(fault.hint)
     assert fault.level == (checks.ERROR if id.startswith("E") else checks.WARNING)
+
+
+def test_events_that_are_kept_for_ever_are_never_kept_too_short(settings: Settings) -> None:
+    settings.KANIKOJOBS_KEEP_EVENTS = timedelta()
+    settings.KANIKOJOBS_DRAIN_DLQ = False
+
+    assert found() == {}
 
 
 def test_a_runtime_template_without_its_head_is_named(settings: Settings, tmp_path: Path) -> None:

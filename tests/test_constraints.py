@@ -8,7 +8,15 @@ import pytest
 from django.apps import apps
 from django.db import IntegrityError, connection, models
 
-from kanikojobs.models import BuildProfile, ContainerLog, Drift, FailureGroupHour, JobEvidence, OperatorAction
+from kanikojobs.models import (
+    BuildProfile,
+    ContainerLog,
+    Drift,
+    FailureGroupHour,
+    JobEvidence,
+    OperatorAction,
+    PruneRun,
+)
 from tests.factories import (
     a_dead_letter,
     a_failure_group,
@@ -97,6 +105,8 @@ CASES = [
     Case("buildprofile_names_its_third_party", "buildprofile", "third_party_id = ''"),
     Case("outage_ended_has_its_time", "outage", "ongoing = false"),
     Case("outage_ended_has_its_time", "outage", f"ended_at = {NOW}"),
+    Case("prunerun_finished_has_its_time", "prunerun", "ongoing = false"),
+    Case("prunerun_finished_has_its_time", "prunerun", f"finished_at = {NOW}"),
     Case("replayitem_outcome_known", "replayitem", f"outcome = 'shrugged', at = {NOW}"),
     Case("replayitem_handled_has_its_time", "replayitem", "outcome = 'queued'"),
     Case("replayitem_handled_has_its_time", "replayitem", f"at = {NOW}"),
@@ -145,6 +155,8 @@ def test_an_impossible_row_is_refused(case: Case) -> None:
             id = a_failure_group().pk
         case "operatoraction":
             id = OperatorAction.objects.create(kind="discard", by="an-operator", via="api", reason="Not needed.").pk
+        case "prunerun":
+            id = PruneRun.objects.create().pk
         case "replayitem":
             id = a_replay_item().pk
         case "replayrule":
@@ -189,6 +201,7 @@ TWINS = [
     Twin("replayitem_letter_waits_in_one_run", "replayitem", "position = 2"),
     Twin("replayrule_name_once", "replayrule", ""),
     Twin("outage_one_at_a_time", "outage", ""),
+    Twin("prunerun_one_at_a_time", "prunerun", ""),
     Twin("heartbeat_one_row_per_process", "heartbeat", ""),
     Twin("tally_one_row_per_span_and_shard", "tally", ""),
 ]
@@ -220,6 +233,8 @@ def test_a_second_row_of_what_can_be_only_once_is_refused(twin: Twin) -> None:
             id = a_failure_group().pk
         case "failuregrouphour":
             id = FailureGroupHour.objects.create(group=a_failure_group(), hour=datetime.now(UTC)).pk
+        case "prunerun":
+            id = PruneRun.objects.create().pk
         case "replayitem":
             id = a_replay_item().pk
         case "replayrule":

@@ -1,7 +1,7 @@
 """Reading the environment: each kind of value, files in place of values, and every fault at once."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,9 @@ GOOD: list[tuple[Read, str | None, Any]] = [
     (lambda env: env.duration("NAME", "1s"), "24h", timedelta(days=1)),
     (lambda env: env.duration("NAME", "1s"), "7d", timedelta(days=7)),
     (lambda env: env.duration("NAME", "1s", least="1s"), "1000ms", timedelta(seconds=1)),
+    (lambda env: env.clock("NAME", "03:30"), None, time(3, 30)),
+    (lambda env: env.clock("NAME", "03:30"), "23:59", time(23, 59)),
+    (lambda env: env.clock("NAME", "03:30"), "never", None),
     (lambda env: env.rate("NAME", "60/min"), None, "60/min"),
     *[(lambda env: env.rate("NAME", "60/min"), rate, rate) for rate in ("1/s", "600/minute", "5000/hour", "9/day")],
     (lambda env: env.url("NAME", example="amqp://host/"), None, ""),
@@ -118,6 +121,15 @@ BAD: list[tuple[Read, str | None, Any, str]] = [
         timedelta(milliseconds=999),
         "NAME=999ms is too short. Write at least 1s.",
     ),
+    *[
+        (
+            lambda env: env.clock("NAME", "03:30"),
+            value,
+            time(3, 30),
+            f'NAME="{value}" is not a time of the day. Write for example 03:30, or never.',
+        )
+        for value in ("24:00", "3:30", "03:30:00", "03:60", "Never", "٠٣:٣٠")
+    ],
     *[
         (
             lambda env: env.duration("NAME", "1s"),

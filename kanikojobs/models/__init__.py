@@ -15,6 +15,7 @@ from kanikojobs.models.moves import KanikoJobQuerySet, Move
 from kanikojobs.models.operators import BuildProfile, OperatorAction
 from kanikojobs.models.outbox import OutcomeEvent
 from kanikojobs.models.replays import ReplayItem, ReplayRule, ReplayRun
+from kanikojobs.models.retention import PruneRun
 from kanikojobs.models.signs import Heartbeat, Tally
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "OperatorAction",
     "Outage",
     "OutcomeEvent",
+    "PruneRun",
     "ReplayItem",
     "ReplayRule",
     "ReplayRun",
