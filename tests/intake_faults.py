@@ -26,6 +26,9 @@ class Reckoning:
 
     confirmed: frozenset[str]
     stored: tuple[str, ...]
+    # How often these were seen, and what was counted of them: recorded, and seen again.
+    times_seen: int
+    counted: Mapping[str, int]
     kaniko_jobs: int
     dead_letters: Mapping[str, int]
     left: int
@@ -41,6 +44,10 @@ class Reckoning:
             found.append(f"{len(self.stored) - len(set(self.stored))} events are there twice")
         if self.kaniko_jobs != len(self.stored):
             found.append(f"{self.kaniko_jobs} Kaniko Jobs for {len(self.stored)} events")
+        if self.counted.get("recorded", 0) != len(self.stored):
+            found.append(f"{self.counted.get('recorded', 0)} counted as recorded for {len(self.stored)} events")
+        if sum(self.counted.values()) != self.times_seen:
+            found.append(f"{dict(self.counted)} counted for events that were seen {self.times_seen} times")
         if self.dead_letters:
             found.append(f"dead letters: {dict(self.dead_letters)}")
         if self.left:
@@ -143,6 +150,13 @@ def _stored(database_url: str) -> tuple[str, ...]:
 def _reckon(url: str, database_url: str, *, queues: Sequence[str], confirmed: set[str], kills: int) -> Reckoning:
     with psycopg.connect(database_url) as connection:
         (jobs,) = connection.execute("SELECT count(*) FROM kanikojobs_kanikojob").fetchone() or (0,)
+        (seen,) = connection.execute("SELECT sum(times_seen)::int FROM kanikojobs_jobstartevent").fetchone() or (0,)
+        counted: dict[str, int] = dict(
+            connection.execute(
+                "SELECT split_part(series, '/', 3), sum(count)::int FROM kanikojobs_tally "
+                "WHERE span = 'all' AND starts_with(series, 'intake/queue/') GROUP BY series"
+            ).fetchall()
+        )
         letters: dict[str, int] = dict(
             connection.execute("SELECT cause, count(*) FROM kanikojobs_deadletter GROUP BY cause").fetchall()
         )
@@ -150,6 +164,8 @@ def _reckon(url: str, database_url: str, *, queues: Sequence[str], confirmed: se
     return Reckoning(
         confirmed=frozenset(confirmed),
         stored=_stored(database_url),
+        times_seen=seen or 0,
+        counted=counted,
         kaniko_jobs=jobs,
         dead_letters=letters,
         left=depth(url, queues=queues),

@@ -4,11 +4,15 @@ import pytest
 from django.conf import settings
 from django.core.management import call_command
 from django.db import connection, connections
+from django.db.models import Sum
+from django.test import Client
 
 from deploy.local.postgres import Postgres
 from deploy.local.rabbitmq import RabbitMQ
 from deploy.local.stack import Given
+from kanikojobs.models import JobStartEvent
 from tests import intake_faults
+from tests.scraped import scrape, value
 from tests.stack_plugin import StartCommand, _test_database_url
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -25,7 +29,7 @@ def disconnect_everybody() -> None:
 
 @pytest.mark.usefixtures("queues")
 def test_every_confirmed_event_is_recorded_once_whatever_is_killed(
-    start_command: StartCommand, postgres: Postgres | Given, rabbitmq: RabbitMQ | Given
+    start_command: StartCommand, postgres: Postgres | Given, rabbitmq: RabbitMQ | Given, client: Client
 ) -> None:
     call_command("declare_topology")
     database = disconnect_everybody if isinstance(postgres, Given) else postgres.restart
@@ -45,3 +49,10 @@ def test_every_confirmed_event_is_recorded_once_whatever_is_killed(
 
     assert reckoning.faults() == []
     assert len(reckoning.confirmed) == 1500
+    samples = scrape(client)
+    counted = {
+        outcome: value(samples, "kanikojobs_intake_messages_total", origin="queue", outcome=outcome)
+        for outcome in ("recorded", "duplicate", "dead", "not-ours")
+    }
+    seen = JobStartEvent.objects.aggregate(times=Sum("times_seen"))["times"]
+    assert counted == {"recorded": 1500, "duplicate": seen - 1500, "dead": 0, "not-ours": 0}

@@ -28,23 +28,8 @@ from kanikojobs.states import State
 from kanikojobs.topology import topology
 from tests.database_away import database_away
 from tests.factories import a_kaniko_job, a_message
+from tests.scraped import scrape, value
 from tests.stack_plugin import _test_database_url
-
-Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
-
-
-def scrape(client: Client) -> Samples:
-    response = client.get("/metrics")
-    assert response.status_code == 200
-    return {
-        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-        for family in parser.text_string_to_metric_families(response.content.decode())
-        for sample in family.samples
-    }
-
-
-def value(samples: Samples, name: str, **labels: str) -> float | None:
-    return samples.get((name, tuple(sorted(labels.items()))))
 
 
 def attempts(**durations: list[float]) -> None:
