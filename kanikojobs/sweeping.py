@@ -106,6 +106,32 @@ def repair_creating(seen: Iterable[Job], *, leadership: Leadership) -> int:
     return len(moved)
 
 
+def close_lost_attempts(*, leadership: Leadership) -> int:
+    """Attempts whose worker is long gone and whose Kaniko Job went on without it are `lost`; return how many.
+
+    While the Kaniko Job is `creating` that is the business of the claims. But its Job can be seen before the worker has
+    written down the answer, and then there is no lease any more whose end would tell that nobody is going to.
+    """
+    with transaction.atomic():
+        leadership.check()
+        with connection.cursor() as cursor:
+            # Not those of all time: it is the day's part of the index on the time that makes this cheap.
+            cursor.execute(
+                """
+                UPDATE kanikojobs_jobattempt attempt SET outcome = 'lost', finished_at = clock_timestamp(),
+                    reason = 'WorkerLost', message = 'Its worker was gone before the answer was recorded.'
+                FROM kanikojobs_kanikojob job
+                WHERE job.id = attempt.kaniko_job_id AND job.state <> 'creating' AND attempt.outcome = 'started'
+                  AND attempt.started_at > statement_timestamp() - interval '1 day'
+                  AND attempt.started_at < statement_timestamp() - make_interval(secs => %s) - interval '30 seconds'
+                """,
+                [settings.KANIKOJOBS_LEASE.total_seconds()],
+            )
+            lost = cursor.rowcount
+        tallies.add(tallies.counts({"creation/lost": lost}))
+    return lost
+
+
 def report_vanished(rows: Sequence[tuple[int, str, UUID | None]]) -> Counter[str]:
     """Write down rows that failed as `JobVanished`; return what to count."""
     return _report(

@@ -111,6 +111,8 @@ class Term:
         seen = [tracked.job for tracked in self.tracker.jobs.values() if tracked.job]
         if repaired := sweeping.repair_creating(seen, leadership=self._desk.leadership):
             log.warning("creating-repaired", count=repaired)
+        if lost := sweeping.close_lost_attempts(leadership=self._desk.leadership):
+            log.warning("attempts-lost", count=lost)
 
     def _pods_listed(self, names: set[str], began: float) -> None:
         self._listed.add("pods")

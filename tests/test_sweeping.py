@@ -1,13 +1,15 @@
 """Where rows and cluster have come apart: found, put right or reported, once, and counted."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
+from django.conf import settings
 
 from deploy.local.simulator import Simulator
-from kanikojobs import claims, kube, kube_watch, sweeping, tallies
-from kanikojobs.models import DeadLetter, Drift, KanikoJob
+from kanikojobs import claims, creation, kube, kube_watch, sweeping, tallies
+from kanikojobs.models import DeadLetter, Drift, JobAttempt, KanikoJob
 from tests.watched_jobs import create_all, created_jobs, queued_job, wait_captured, wait_finished, wait_until, watching
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("simulator")]
@@ -129,6 +131,39 @@ def test_a_row_that_was_left_in_creating_is_created_when_its_job_exists(simulato
     job.refresh_from_db()
     assert job.job_uid is not None
     assert drift() == [("StuckCreating", job.name)]
+
+
+def test_an_attempt_of_a_worker_that_was_killed_while_its_job_went_on_is_lost_and_counted(simulator: Simulator) -> None:
+    job = queued_job()
+    claim = claims.claim(most=1, lease=timedelta(minutes=1))
+    held = creation.begin(token=claim.token, kaniko_jobs=claim.kaniko_jobs)
+    creation.make_calls(held, stop_at=time.monotonic() + 10, on_trial=False)
+    with watching():
+        wait_finished([job])
+    before = JobAttempt.objects.get().outcome
+    JobAttempt.objects.update(started_at=datetime.now(UTC) - settings.KANIKOJOBS_LEASE - timedelta(minutes=1))
+
+    with watching():
+        wait_until(lambda: JobAttempt.objects.exclude(outcome="started").exists())
+
+    assert before == "started"
+    assert JobAttempt.objects.get().outcome == "lost"
+    assert counted("creation/lost") == 1
+
+
+def test_an_attempt_whose_worker_may_still_be_at_it_is_left_open(simulator: Simulator) -> None:
+    job = queued_job()
+    claim = claims.claim(most=1, lease=timedelta(minutes=1))
+    calls = creation.make_calls(
+        creation.begin(token=claim.token, kaniko_jobs=claim.kaniko_jobs), stop_at=time.monotonic() + 10, on_trial=False
+    )
+
+    with watching():
+        wait_finished([job])
+    creation.settle(calls, token=claim.token)
+
+    assert JobAttempt.objects.get().outcome == "created"
+    assert counted("creation/created") == 1
 
 
 def test_a_row_that_is_being_created_is_left_to_its_worker(simulator: Simulator) -> None:
