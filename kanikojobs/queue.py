@@ -145,7 +145,13 @@ class KanikoJobBroker(ORM):
             return []
         self._replays_seen_at = time.monotonic()
         tasks = [
-            _task("kanikojobs.tasks.replay_step", step.run_id, step.token.isoformat(), name=f"replay {step.run_id}")
+            _task(
+                "kanikojobs.tasks.replay_step",
+                step.run_id,
+                step.token.isoformat(),
+                step.due_at.isoformat(),
+                name=f"replay {step.run_id}",
+            )
             for step in running.claim_due()
         ]
         if time.monotonic() - self._rules_seen_at >= RULES_POLL:

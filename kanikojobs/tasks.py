@@ -17,9 +17,10 @@ def create_jobs(token: str, kaniko_jobs: Sequence[int], on_trial: bool = False) 
     return str(creation.create(token=UUID(token), kaniko_jobs=kaniko_jobs, on_trial=on_trial))
 
 
-def replay_step(run_id: int, token: str) -> str:
+def replay_step(run_id: int, token: str, due_at: str) -> str:
     """Take a claimed step of a replay, and those that are due right after it for a second or two."""
-    run = running.advance(DueStep(run_id, datetime.fromisoformat(token)), seconds=2)
+    due = DueStep(run_id, datetime.fromisoformat(token), datetime.fromisoformat(due_at))
+    run = running.advance(due, seconds=2)
     return f"replay {run_id}: {run.state if run else 'left to others'}"
 
 

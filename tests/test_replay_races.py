@@ -10,12 +10,12 @@ from datetime import timedelta
 from threading import Barrier
 
 import pytest
-from django.db import connection, connections
+from django.db import connection, connections, transaction
 
 from kanikojobs import dead_letters, retry, tallies
 from kanikojobs.models import DeadLetter, FailureGroup, JobStartEvent, KanikoJob, ReplayItem, ReplayRun
-from kanikojobs.replay import running, runs
-from kanikojobs.replay.plan import now
+from kanikojobs.replay import mending, running, runs
+from kanikojobs.replay.plan import now, plan
 from kanikojobs.replay.runs import NothingToReplay, Pace
 from kanikojobs.replay.selection import Selection
 from tests.factories import a_message
@@ -205,6 +205,54 @@ def test_two_who_cancel_at_once_cancel_once() -> None:
     run.refresh_from_db()
     assert sorted(done) == [False, False, True]  # type: ignore[type-var]
     assert (run.state, run.withdrawn) == ("cancelled", 5)
+
+
+def test_who_mends_a_letter_while_a_run_with_it_is_being_started_is_told_so() -> None:
+    letter = an_expired()
+    body = a_message().body
+
+    def mend() -> object:
+        return mending.replay(letter=letter, body=body, author=AN_OPERATOR, reason="Mended.")
+
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic():
+            run = started()
+            mended = pool.submit(in_parallel, mend)
+            wait_for(somebody_waits_for_a_lock)
+        (told,) = mended.result()
+
+    assert isinstance(told, NothingToReplay)
+    assert [item.run for item in ReplayItem.objects.all()] == [run]
+
+
+def somebody_waits_for_a_lock() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM pg_locks WHERE NOT granted LIMIT 1")
+        return cursor.fetchone() is not None
+
+
+def test_what_is_being_written_while_a_plan_is_made_stays_out_of_its_run() -> None:
+    expired(3)
+    written, planned_ = Barrier(2, timeout=30), Barrier(2, timeout=30)
+
+    def die_late() -> None:
+        with transaction.atomic():
+            an_expired()
+            written.wait()
+            planned_.wait()
+
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(in_parallel, die_late)
+        written.wait()
+        planned = plan(selection=Selection())
+        planned_.wait()
+        late.result()
+    run = runs.start(
+        selection=Selection(), cut_off=planned.cut_off, pace=Pace(), author=AN_OPERATOR, reason="As planned."
+    )
+
+    assert DeadLetter.objects.count() == 4
+    assert run.total == planned.total == 3
 
 
 # With these the long version: 2000 letters, and as many clusters killed as you like.

@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from django.conf import settings
 
 from kanikojobs import audit, dead_letters, intake
 from kanikojobs.messages import Message
@@ -18,7 +17,7 @@ from kanikojobs.models import (
     ReplayItem,
     ReplayRun,
 )
-from kanikojobs.replay import disposal, mending, running, runs
+from kanikojobs.replay import disposal, mending, results, running, runs
 from kanikojobs.replay.plan import now
 from kanikojobs.replay.runs import NothingToReplay, Pace, PaceError
 from kanikojobs.replay.selection import Selection
@@ -261,13 +260,41 @@ def test_the_rate_decides_how_much_a_step_takes_and_when_the_next_is_due() -> No
     for _ in range(30):
         an_expired()
     run = started(rate=20)
+    (due,) = running.claim_due(run_id=run.pk)
 
+    taken = running.step(due)
+
+    assert taken is not None
+    assert taken.handled == 10
+    assert taken.next_step_at >= due.due_at + timedelta(seconds=0.5)
+
+
+def test_a_rate_is_kept_although_somebody_comes_late_for_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(30):
+        an_expired()
+    monkeypatch.setattr(running, "MOST_CATCHING_UP", timedelta(hours=1))
+    run = started(rate=20)
+    ReplayRun.objects.filter(pk=run.pk).update(next_step_at=now() - timedelta(seconds=0.3))
+    (due,) = running.claim_due(run_id=run.pk)
+
+    taken = running.step(due)
+
+    assert taken is not None
+    assert taken.next_step_at == due.due_at + timedelta(seconds=0.5)
+
+
+def test_a_run_that_fell_far_behind_does_not_catch_up_at_once() -> None:
+    for _ in range(30):
+        an_expired()
+    run = started(rate=20)
+    ReplayRun.objects.filter(pk=run.pk).update(next_step_at=LONG_AGO)
+    (due,) = running.claim_due(run_id=run.pk)
     before = now()
-    step(run)
 
-    assert run.handled == 10
-    assert timedelta() < run.next_step_at - before < timedelta(seconds=2)
-    assert running.claim_due(run_id=run.pk) == []
+    taken = running.step(due)
+
+    assert taken is not None
+    assert taken.next_step_at >= before - running.MOST_CATCHING_UP
 
 
 def test_a_claimed_step_is_taken_once() -> None:
@@ -324,6 +351,57 @@ def test_a_probe_of_failed_builds_waits_until_the_builds_have_ended() -> None:
 
     assert while_building == "probing"
     assert step(run).state == "running"
+
+
+def test_a_run_that_is_paused_and_resumed_while_its_probe_is_out_waits_for_it_again() -> None:
+    for _ in range(5):
+        a_failed_build()
+    run = step(step(started(probe=2)))
+
+    runs.pause(run_id=run.pk, author=AN_OPERATOR, reason="Lunch.")
+    runs.resume(run_id=run.pk, author=AN_OPERATOR, reason="Back.")
+
+    assert (step(run).state, run.handled) == ("probing", 2)
+
+
+def test_a_probe_without_results_pauses_the_run_and_who_resumes_it_does_not_wait_for_it() -> None:
+    for _ in range(5):
+        a_failed_build()
+    run = step(step(started(probe=2)))
+    ReplayRun.objects.filter(pk=run.pk).update(settle_until=LONG_AGO)
+
+    stopped = step(run)
+    stopped_as = (stopped.state, stopped.note.partition(" after ")[0])
+    runs.resume(run_id=run.pk, author=AN_OPERATOR, reason="They only take long.")
+
+    assert stopped_as == ("paused", "2 of the probe have no result")
+    assert (step(run).state, run.handled) == ("settling", 5)
+
+
+def test_the_end_of_a_run_waits_for_the_longest_build(settings: Any) -> None:
+    a_failed_build()
+    settings.KANIKOJOBS_MAX_BUILD_TIMEOUT = 7200
+
+    run = step(started())
+
+    assert run.state == "settling"
+    assert run.settle_until is not None
+    assert run.settle_until > now() + timedelta(hours=2)
+
+
+def test_builds_that_take_long_do_not_hide_what_became_of_those_after_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(5):
+        a_failed_build()
+    monkeypatch.setattr(results, "MOST_LOOKED_AT", 2)
+    run = step(started(max_failure_rate=50))
+    jobs = list(KanikoJob.objects.filter(number=2).order_by("id"))
+    for job in jobs[3:]:
+        ended(job, State.FAILED)
+
+    for _ in range(3):
+        step(run)
+
+    assert (run.failed_again, results.unknown(run)) == (2, 3)
 
 
 def test_a_probe_of_which_too_many_fail_again_pauses_the_run_with_a_sentence() -> None:
@@ -542,7 +620,7 @@ def test_a_replay_is_counted_as_intake_and_by_outcome() -> None:
     assert tallies.totals(prefix="intake/replay/")["intake/replay/recorded"].count == 1
 
 
-def test_events_are_queued_where_the_settings_say() -> None:
+def test_events_are_queued_where_the_settings_say(settings: Any) -> None:
     a_failed_build()
 
     run_to_the_end(started())

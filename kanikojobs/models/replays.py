@@ -90,6 +90,9 @@ class ReplayRun(models.Model):
     finished_at = models.DateTimeField(null=True, blank=True)
     next_step_at = models.DateTimeField(db_default=Now(), help_text="When it is due again.")
     settle_until = models.DateTimeField(null=True, blank=True, help_text="When it waits for results no longer.")
+    looked_up_to = models.BigIntegerField(
+        default=0, db_default=0, help_text="The last item that was looked at for its result; 0 before the first."
+    )
 
     total = models.PositiveIntegerField(default=0, db_default=0)
     handled = models.PositiveIntegerField(default=0, db_default=0)
@@ -230,7 +233,7 @@ class ReplayItem(models.Model):
         ]
         indexes = [
             models.Index(fields=["run", "position"], condition=Q(outcome="pending"), name="replayitem_pending"),
-            models.Index(fields=["run"], condition=Q(outcome="queued", result=""), name="replayitem_unsettled"),
+            models.Index(fields=["run", "id"], condition=Q(outcome="queued", result=""), name="replayitem_unsettled"),
         ]
 
     def __str__(self) -> str:

@@ -18,6 +18,7 @@ BATCH = 500
 # What a run without a rate does on two cores; only for the estimate.
 UNPACED_RATE = 1000.0
 MOST_PROBLEMS = 10
+LONGEST_WRITE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +60,9 @@ class ReplayPlan:
         """How many would fail again at once."""
         return self.of(Outcome.INVALID) + self.of(Outcome.CONFLICT) + self.of(Outcome.NOT_OURS)
 
-    def seconds(self, *, rate: float | None) -> float:
-        """How long handing over takes at this rate per second. The builds come after."""
-        return self.total / (rate or UNPACED_RATE)
+    def seconds(self, *, rate: float | None, limit: int | None = None) -> float:
+        """How long handing over these, or the first so many, takes at this rate per second. The builds come after."""
+        return min(self.total, limit or self.total) / (rate or UNPACED_RATE)
 
 
 def now() -> datetime:
@@ -72,9 +73,32 @@ def now() -> datetime:
         return moment
 
 
+def seen_until() -> datetime:
+    """The time up to which every death can be seen: before the start of what is being written at this moment.
+
+    A letter has the time of its INSERT and is seen after its commit: with the present as its cut-off, a run could have
+    what its plan could not see. Transactions that take longer than `LONGEST_WRITE` seconds are not waited for.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT GREATEST(
+                clock_timestamp() - make_interval(secs => %s),
+                LEAST(clock_timestamp(), min(xact_start) - interval '1 microsecond')
+            )
+            FROM pg_stat_activity
+            WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+              AND (backend_xid IS NOT NULL OR state = 'active')
+            """,
+            [LONGEST_WRITE],
+        )
+        moment: datetime = cursor.fetchone()[0]
+        return moment
+
+
 def plan(*, selection: Selection, cut_off: datetime | None = None, most: int | None = None) -> ReplayPlan:
     """Foresee the replay of a selection; with `most`, of its first so many dead letters."""
-    cut_off = cut_off or now()
+    cut_off = cut_off or seen_until()
     letters = selection.replayable(cut_off=cut_off)
     counted = 0
     outcomes: Counter[ReplayItem.Outcome] = Counter()

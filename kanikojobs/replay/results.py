@@ -6,29 +6,34 @@ anything else its Job must be in Kubernetes.
 
 from datetime import datetime, timedelta
 
+from django.conf import settings
 from django.db import connection
 
-from kanikojobs.models import ReplayRun
+from kanikojobs.models import ReplayItem, ReplayRun
+from kanikojobs.replay.plan import now
 
 State = ReplayRun.State
 
-# How long a probe, and the end of a run, wait for results that do not come.
-PROBE_PATIENCE = timedelta(minutes=30)
-SETTLING_PATIENCE = timedelta(minutes=30)
+# Besides the longest build: how long one may wait for its turn before it counts as one without a result.
+WAITING_PATIENCE = timedelta(minutes=30)
 LOOK_AGAIN_AFTER = timedelta(seconds=1)
 # Fewer results than these say nothing about a rate, unless the probe is smaller.
 FEWEST_JUDGED = 5
-MOST_LOOKED_AT = 2000
+MOST_LOOKED_AT = 5000
 
 
-def collect(run: ReplayRun) -> int:
-    """Write down new results of queued items; return how many of those looked at have none yet."""
+def collect(run: ReplayRun) -> None:
+    """Write down new results of queued items: of so many at a time, from where the last look ended, round and round.
+
+    Else those that come first and take hours would hide what became of all that come after them.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             """
             WITH looked_at AS (
                 SELECT id, letter_id, kaniko_job_id FROM kanikojobs_replayitem
-                WHERE run_id = %(run)s AND outcome = 'queued' AND result = '' ORDER BY id LIMIT %(most)s
+                WHERE run_id = %(run)s AND outcome = 'queued' AND result = '' AND id > %(after)s
+                ORDER BY id LIMIT %(most)s
             ), known AS (
                 SELECT looked_at.id, CASE
                     WHEN job.id IS NULL OR job.state = 'cancelled' THEN 'cancelled'
@@ -43,49 +48,64 @@ def collect(run: ReplayRun) -> int:
                 FROM known WHERE known.result IS NOT NULL AND item.id = known.id
                 RETURNING item.result
             )
-            SELECT (SELECT count(*) FROM looked_at), count(*),
-                   count(*) FILTER (WHERE result = 'passed'), count(*) FILTER (WHERE result = 'failed-again')
+            SELECT count(*) FILTER (WHERE result = 'passed'), count(*) FILTER (WHERE result = 'failed-again'),
+                   (SELECT CASE WHEN count(*) = %(most)s THEN max(id) ELSE 0 END FROM looked_at)
             FROM written
             """,
-            {"run": run.pk, "most": MOST_LOOKED_AT},
+            {"run": run.pk, "after": run.looked_up_to, "most": MOST_LOOKED_AT},
         )
-        looked_at, known, passed, failed = cursor.fetchone()
+        passed, failed, run.looked_up_to = cursor.fetchone()
     run.passed += passed
     run.failed_again += failed
-    return int(looked_at - known)
 
 
-def begin_to_probe(run: ReplayRun, *, now: datetime) -> None:
+def unknown(run: ReplayRun) -> int:
+    """Of how many queued items it is not known yet what became of them."""
+    return run.items.filter(outcome=ReplayItem.Outcome.QUEUED, result="").count()
+
+
+def begin_to_probe(run: ReplayRun, *, at: datetime) -> None:
     """The first items are out: take no more until it is known what became of them."""
     run.state = State.PROBING
-    run.settle_until = now + PROBE_PATIENCE
-    run.next_step_at = now
+    run.settle_until = at + patience(run)
+    run.next_step_at = at
 
 
-def begin_to_settle(run: ReplayRun, *, now: datetime) -> None:
+def begin_to_settle(run: ReplayRun, *, at: datetime) -> None:
     """All items are out: what is left is to see what becomes of them."""
     run.state = State.SETTLING
-    run.settle_until = now + SETTLING_PATIENCE
-    run.next_step_at = now
+    run.settle_until = at + patience(run)
+    run.next_step_at = at
+
+
+def patience(run: ReplayRun) -> timedelta:
+    """How long a probe, and the end of a run, wait for results. A rule's next run waits for the end of its last: that
+    one build hangs is not to keep it from going on."""
+    longest_build = timedelta(seconds=settings.KANIKOJOBS_MAX_BUILD_TIMEOUT)
+    return WAITING_PATIENCE if run.rule_id else WAITING_PATIENCE + longest_build
+
+
+def is_probe_out(run: ReplayRun) -> bool:
+    """Whether its first items are out, the rest is not, and nobody has said yet that the rest may follow."""
+    return 0 < run.probe == run.handled < run.total and run.settle_until is not None
 
 
 def look(run: ReplayRun) -> None:
     """A step of a run that waits for results."""
-    unknown = collect(run)
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT clock_timestamp()")
-        now: datetime = cursor.fetchone()[0]
-    impatient = run.settle_until is not None and now >= run.settle_until
-    run.next_step_at = now + LOOK_AGAIN_AFTER
+    collect(run)
+    left, moment = unknown(run), now()
+    impatient = run.settle_until is not None and moment >= run.settle_until
+    run.next_step_at = moment + LOOK_AGAIN_AFTER
     if run.state == State.SETTLING:
-        if not unknown or impatient:
-            run.state, run.finished_at = State.FINISHED, now
-            run.note = f"{unknown} have no result yet." if unknown else run.note
-    elif unknown and impatient:
-        run.state = State.PAUSED
-        run.note = f"{unknown} of the probe have no result after {PROBE_PATIENCE}. Resume it if that is well."
-    elif not unknown and not stopped_by_failures(run, probed=True):
-        run.state, run.next_step_at = State.RUNNING, now
+        if not left or impatient:
+            run.state, run.finished_at = State.FINISHED, moment
+            run.note = f"{left} have no result yet." if left else run.note
+    elif left and impatient:
+        # Whoever resumes it has decided not to wait for the probe.
+        run.state, run.settle_until = State.PAUSED, None
+        run.note = f"{left} of the probe have no result after {patience(run)}. Resume it if that is well."
+    elif not left and not stopped_by_failures(run, probed=True):
+        run.state, run.settle_until, run.next_step_at = State.RUNNING, None, moment
     run.save()
 
 

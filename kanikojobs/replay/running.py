@@ -17,6 +17,7 @@ from kanikojobs import claims
 from kanikojobs.models import ReplayRun
 from kanikojobs.replay import handling, results
 from kanikojobs.replay.forecast import Outcome
+from kanikojobs.replay.plan import now
 
 log = structlog.get_logger(__name__)
 
@@ -32,10 +33,11 @@ MOST_CATCHING_UP = timedelta(seconds=1)
 
 @dataclass(frozen=True, slots=True)
 class DueStep:
-    """A claimed step of a run, and the time that proves the claim."""
+    """A claimed step of a run, the time that proves the claim, and the time that it was due at."""
 
     run_id: int
     token: datetime
+    due_at: datetime
 
 
 def claim_due(*, most: int = 10, run_id: int | None = None) -> list[DueStep]:
@@ -43,16 +45,16 @@ def claim_due(*, most: int = 10, run_id: int | None = None) -> list[DueStep]:
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            UPDATE kanikojobs_replayrun SET next_step_at = clock_timestamp() + %(lease)s::interval WHERE id IN (
-                SELECT id FROM kanikojobs_replayrun
+            UPDATE kanikojobs_replayrun run SET next_step_at = clock_timestamp() + %(lease)s::interval FROM (
+                SELECT id, next_step_at FROM kanikojobs_replayrun
                 WHERE state IN ('running', 'probing', 'settling') AND next_step_at <= clock_timestamp()
                   AND (%(run)s::bigint IS NULL OR id = %(run)s)
                 ORDER BY next_step_at LIMIT %(most)s FOR UPDATE SKIP LOCKED
-            ) RETURNING id, next_step_at
+            ) due WHERE run.id = due.id RETURNING run.id, run.next_step_at, due.next_step_at
             """,
             {"lease": f"{CLAIM_LEASE.total_seconds()} seconds", "run": run_id, "most": most},
         )
-        return [DueStep(id, token) for id, token in cursor.fetchall()]
+        return [DueStep(*claimed) for claimed in cursor.fetchall()]
 
 
 def seconds_until_due() -> float | None:
@@ -101,13 +103,13 @@ def step(due: DueStep) -> ReplayRun | None:
         if run is None:
             return None
         if run.state == State.RUNNING:
-            _take(run)
+            _take(run, due_at=due.due_at)
         else:
             results.look(run)
     return run
 
 
-def _take(run: ReplayRun) -> None:
+def _take(run: ReplayRun, *, due_at: datetime) -> None:
     size = _size(run)
     items = list(run.items.filter(outcome=Outcome.PENDING).order_by("position")[:size])
     counted = handling.handle(run, items)
@@ -116,15 +118,15 @@ def _take(run: ReplayRun) -> None:
         name = outcome.value.replace("-", "_")
         setattr(run, name, getattr(run, name) + count)
     results.collect(run)
-    moment = _now()
+    moment = now()
     if len(items) < size or run.handled >= run.total:
-        results.begin_to_settle(run, now=moment)
+        results.begin_to_settle(run, at=moment)
     elif run.handled == run.probe:
-        results.begin_to_probe(run, now=moment)
+        results.begin_to_probe(run, at=moment)
     elif not results.stopped_by_failures(run):
         pause = timedelta(seconds=len(items) / run.rate) if run.rate else timedelta()
-        planned = run.next_step_at - CLAIM_LEASE + pause
-        run.next_step_at = max(planned, moment - MOST_CATCHING_UP)
+        # From when it was due, not from when somebody came for it: else every step would be a little later.
+        run.next_step_at = max(due_at + pause, moment - MOST_CATCHING_UP)
     run.save()
     log.info("replay-step", run=run.pk, state=run.state, **{str(outcome): n for outcome, n in counted.items()})
     if run.is_live:
@@ -139,10 +141,3 @@ def _size(run: ReplayRun) -> int:
     if run.handled < run.probe:
         size = min(size, run.probe - run.handled)
     return size
-
-
-def _now() -> datetime:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT clock_timestamp()")
-        moment: datetime = cursor.fetchone()[0]
-        return moment

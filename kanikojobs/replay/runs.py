@@ -4,12 +4,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db import connection, transaction
+from django.db import IntegrityError, connection, transaction
 from django.db.models import QuerySet
 
 from kanikojobs import audit, claims
 from kanikojobs.audit import Author
 from kanikojobs.models import DeadLetter, OperatorAction, ReplayItem, ReplayRule, ReplayRun
+from kanikojobs.replay import results
+from kanikojobs.replay.plan import now
 from kanikojobs.replay.selection import Selection
 
 Kind = OperatorAction.Kind
@@ -95,12 +97,17 @@ def start_mended(*, letter: DeadLetter, body: bytes, author: Author, reason: str
     """A run of one dead letter with another body. Raises `NothingToReplay` and `audit.ReasonMissing`."""
     selection = Selection(ids=(letter.pk,))
     with transaction.atomic():
-        row = DeadLetter.objects.select_for_update().get(pk=letter.pk)
-        waits = ReplayItem.objects.filter(letter=row, outcome=ReplayItem.Outcome.PENDING).exists()
-        if row.state != DeadLetter.State.OPEN or waits:
+        # Not against foreign keys: a run that is being started checks those of its letters when it commits.
+        row = DeadLetter.objects.select_for_update(no_key=True).get(pk=letter.pk)
+        if row.state != DeadLetter.State.OPEN:
             raise NothingToReplay
         run = _row(selection=selection, cut_off=row.first_died_at, pace=Pace(), author=author, reason=reason, rule=None)
-        ReplayItem.objects.create(run=run, letter=row, position=1, body=body)
+        try:
+            with transaction.atomic():
+                ReplayItem.objects.create(run=run, letter=row, position=1, body=body)
+        except IntegrityError:
+            # The index of waiting letters: it waits in another run, perhaps since a moment ago.
+            raise NothingToReplay from None
         return _set_going(run, total=1, author=author, kind=Kind.EDIT_AND_REPLAY, letter=row)
 
 
@@ -152,7 +159,8 @@ def pause(*, run_id: int, author: Author, reason: str) -> bool:
 def resume(*, run_id: int, author: Author, reason: str) -> bool:
     """Let a paused run go on; return whether it was paused. Raises `audit.ReasonMissing`.
 
-    What has failed again so far is forgiven: whoever resumes has seen it, and it is not to stop the run again.
+    What has failed again so far is forgiven: whoever resumes has seen it, and it is not to stop the run again. A probe
+    that was out when the run was paused is waited for again, unless the run was paused for having waited too long.
     """
     reason = audit.checked_reason(reason)
     with transaction.atomic():
@@ -160,9 +168,11 @@ def resume(*, run_id: int, author: Author, reason: str) -> bool:
         if run is None:
             return False
         run.state = State.RUNNING
+        if results.is_probe_out(run):
+            results.begin_to_probe(run, at=now())
         run.note = ""
         run.forgiven_failures, run.forgiven_judged = run.failures, run.judged
-        run.save(update_fields=["state", "note", "forgiven_failures", "forgiven_judged"])
+        run.save(update_fields=["state", "note", "settle_until", "forgiven_failures", "forgiven_judged"])
         _make_due(run)
         audit.record(author=author, kind=Kind.RESUME_REPLAY, reason=reason, target=run, detail={"handled": run.handled})
     return True

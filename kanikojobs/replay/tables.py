@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kanikojobs.models import ReplayItem, ReplayRun
+from kanikojobs.replay import results
 from kanikojobs.replay.plan import ReplayPlan
 
 DESCRIPTIONS = {
@@ -32,7 +33,7 @@ def as_text(table: Table) -> str:
 
 def plan_table(planned: ReplayPlan, *, rate: float | None, limit: int | None) -> Table:
     """What would happen."""
-    table = Table(title=f"Plan: {planned.selection}", title_justify="left")
+    table = Table(title=Text(f"Plan: {planned.selection}"), title_justify="left")
     table.add_column("what would come of them")
     table.add_column("dead letters", justify="right")
     for outcome, description in DESCRIPTIONS.items():
@@ -43,7 +44,7 @@ def plan_table(planned: ReplayPlan, *, rate: float | None, limit: int | None) ->
     if planned.elsewhere:
         table.add_row("besides, waiting in another replay", str(planned.elsewhere))
     table.add_row("cut-off", f"{planned.cut_off:%Y-%m-%d %H:%M:%S %Z}")
-    table.add_row("estimated time to hand over", f"{planned.seconds(rate=rate):.0f} s")
+    table.add_row("estimated time to hand over", f"{planned.seconds(rate=rate, limit=limit):.0f} s")
     for problem in planned.problems:
         table.add_section()
         first = problem.message.splitlines()[0][:200] if problem.message else ""
@@ -66,9 +67,5 @@ def result_table(run: ReplayRun) -> Table:
     table.add_section()
     table.add_row("of the queued: got past where they died", str(run.passed))
     table.add_row("of the queued: failed again", str(run.failed_again))
-    table.add_row("of the queued: no result yet", str(unknown(run)))
+    table.add_row("of the queued: no result yet", str(results.unknown(run)))
     return table
-
-
-def unknown(run: ReplayRun) -> int:
-    return run.items.filter(outcome=ReplayItem.Outcome.QUEUED, result="").count()
