@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('kanikojobs', '0013_replayed_as_job'),
+        ('kanikojobs', '0014_prune_runs'),
     ]
 
     operations = [
