@@ -19,6 +19,7 @@ from kanikojobs.manifest import job_manifest
 from kanikojobs.manifest.builds import Build
 from kanikojobs.manifest.settings import build_options
 from kanikojobs.models import Heartbeat
+from kanikojobs.retention import seen
 from kanikojobs.topology import topology
 
 OLDEST_POSTGRES = 140_000
@@ -257,6 +258,25 @@ def _signs_of_life() -> Iterator[Finding]:
             continue
         ago = f"fell silent {sign.age.total_seconds() / 60:.0f} min ago" if sign else "is not running"
         yield Finding(role.label, State.BAD, ago, f"Start {_COMMANDS[role]}, or read the end of its log.")
+    yield from _retention()
     now = overview.overview()
     if now.mood != "well":
         yield Finding("verdict", State.ODD, f"{now.mood}: {now.sentence}", "The admin's home shows more.")
+
+
+def _retention() -> Iterator[Finding]:
+    if settings.KANIKOJOBS_PRUNE_AT is None:
+        yield Finding("retention", State.WELL, "is not scheduled (KANIKOJOBS_PRUNE_AT=never)")
+        return
+    last = seen.last_run()
+    days = last.since.total_seconds() / 86400
+    told = f"was finished {days:.1f} days ago" if last.finished_at else f"was not finished in {days:.1f} days"
+    if last.since > seen.LATE_AFTER:
+        yield Finding(
+            "retention",
+            State.ODD,
+            f"{told}: old rows are not removed",
+            "Read the workers' log for kanikojobs.tasks.prune; manage.py prune does it now.",
+        )
+    else:
+        yield Finding("retention", State.WELL, told)

@@ -26,6 +26,8 @@ from kanikojobs import amqp, backlog, heartbeats, outages, pausing, tallies
 from kanikojobs.advice import ADVICE
 from kanikojobs.messages import Outcome
 from kanikojobs.models import DeadLetter, Drift, Heartbeat, JobAttempt, JobStartEvent, ReplayItem
+from kanikojobs.retention import seen
+from kanikojobs.retention.kinds import NAMES
 from kanikojobs.states import FINISHED, State
 from kanikojobs.tallies import BUCKETS, BUILD_BUCKETS, WAIT_BUCKETS, Total
 
@@ -51,6 +53,7 @@ class PostgresCollector(Collector):
                 *_backlog(),
                 *_processes(),
                 *_outages(totals),
+                *_retention(totals),
             ]
         except Error as error:
             log.warning("metrics-without-database", error=type(error).__name__)
@@ -265,6 +268,23 @@ def _outages(totals: Totals) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "kanikojobs_outages", "Outages of the Kubernetes API server.", value=begun.count if begun else 0
     )
+
+
+def _retention(totals: Totals) -> Iterator[Metric]:
+    yield _counter(
+        totals,
+        "kanikojobs_pruned_rows",
+        "Rows removed for their age, by kind.",
+        label="kind",
+        prefix="pruned/",
+        known=NAMES,
+    )
+    if settings.KANIKOJOBS_PRUNE_AT is not None:
+        yield _gauge(
+            "kanikojobs_prune_age_seconds",
+            "Since a run of pruning was last finished; before the first, since the tables were made.",
+            seen.last_run().since.total_seconds(),
+        )
 
 
 def _queue_depth() -> Iterator[Metric]:

@@ -8,6 +8,7 @@ from django.conf import settings
 from kanikojobs import overview, tallies
 from kanikojobs.backlog import Backlog, backlog
 from kanikojobs.overview import WINDOWS, Overview
+from kanikojobs.retention import seen
 from kanikojobs.tallies import Total
 
 
@@ -88,6 +89,7 @@ def everything() -> dict[str, Any]:
             "open": now.open_dead_letters,
             "recorded": _counts(now.totals, prefix="dead-letter/"),
         },
+        "retention": _retention(now.totals),
         "settings": {
             "max_retries": settings.KANIKOJOBS_MAX_RETRIES,
             "retry_delay_ms": round(settings.KANIKOJOBS_RETRY_DELAY.total_seconds() * 1000),
@@ -106,6 +108,16 @@ def _outage(now: Overview) -> dict[str, Any] | None:
         "message": now.outage.message,
         "started_at": now.outage.started_at,
         "probes": now.outage.probes,
+    }
+
+
+def _retention(totals: Mapping[str, Total]) -> dict[str, Any]:
+    last = seen.last_run()
+    return {
+        "finished_at": last.finished_at,
+        "removed": last.removed,
+        "removed_ever": _counts(totals, prefix="pruned/"),
+        "ongoing_since": last.ongoing.started_at if last.ongoing else None,
     }
 
 

@@ -24,6 +24,7 @@ from kanikojobs.models import (
     KanikoJob,
     OperatorAction,
     Outage,
+    PruneRun,
 )
 from tests.factories import (
     a_dead_letter,
@@ -109,6 +110,7 @@ ROWS |= {
     "replayrule": lambda: a_replay_rule(name=HOSTILE, reason=HOSTILE, made_by=HOSTILE),
     "buildprofile": lambda: BuildProfile.objects.create(third_party_id=HOSTILE[:128], destination=HOSTILE[:512]),
     "drift": lambda: Drift.objects.create(kind="NoRow", namespace="builds", name=HOSTILE, message=HOSTILE),
+    "prunerun": lambda: PruneRun.objects.create(kind=HOSTILE[:32], removed={HOSTILE: 1}),
     "outage": lambda: Outage.objects.create(reason=HOSTILE[:64], message=HOSTILE),
 }
 MODELS = list(ROWS)

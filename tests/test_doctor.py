@@ -1,6 +1,7 @@
 """`manage.py doctor`: each part that is wrong is named in plain words, with what to do, and the exit code tells."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from io import StringIO
 
 import pytest
@@ -10,7 +11,7 @@ from pytest_django import Settings
 
 from deploy.local.simulator import Simulator
 from kanikojobs import amqp, checkup, heartbeats
-from kanikojobs.models import Heartbeat
+from kanikojobs.models import Heartbeat, PruneRun
 from kanikojobs.topology import topology
 from tests.database_away import database_away
 from tests.deployment import OVERLAYS, of_kind
@@ -173,3 +174,20 @@ def test_it_asks_for_exactly_the_rights_that_are_deployed(overlay: str) -> None:
     assert granted(roles["kaniko-job-creator"]) == checkup.CREATING
     assert granted(roles["kaniko-job-watcher"]) == checkup.WATCHING
     assert granted(roles["kaniko-log-reader"]) == checkup.READING_LOGS
+
+
+@pytest.mark.usefixtures("house")
+@pytest.mark.parametrize(
+    ("days", "says"),
+    [
+        (0.5, "ok  retention: was finished 0.5 days ago"),
+        (4, "odd retention: was finished 4.0 days ago: old rows are not removed"),
+    ],
+)
+def test_it_says_when_old_rows_were_last_pruned(days: float, says: str) -> None:
+    PruneRun.objects.create(ongoing=False, finished_at=datetime.now(UTC) - timedelta(days=days))
+
+    said, code = doctor("--process=web")
+
+    assert says in said
+    assert code == 0

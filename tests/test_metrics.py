@@ -23,11 +23,13 @@ from kanikojobs import amqp, durations, heartbeats, intake, metrics, outages, ta
 from kanikojobs.amqp import Publication
 from kanikojobs.errors import ClusterUnavailable
 from kanikojobs.messages import Message
-from kanikojobs.models import Heartbeat, JobStartEvent
+from kanikojobs.models import Heartbeat, JobStartEvent, PruneRun
+from kanikojobs.retention import pruning
 from kanikojobs.states import State
 from kanikojobs.topology import topology
 from tests.database_away import database_away
 from tests.factories import a_kaniko_job, a_message
+from tests.old_rows import an_old_event
 from tests.scraped import scrape, value
 from tests.stack_plugin import _test_database_url
 
@@ -323,3 +325,23 @@ def requests_counted(port: int) -> float:
         if sample.name == "django_http_requests_before_middlewares_total"
     )
     return found
+
+
+@pytest.mark.django_db
+def test_what_was_pruned_and_how_long_ago_is_told(client: Client, settings: Any) -> None:
+    before = scrape(client)
+    an_old_event()
+    pruning.begin()
+    pruning.prune(share=100)
+    PruneRun.objects.update(finished_at=datetime.now(UTC) - timedelta(hours=5))
+
+    after = scrape(client)
+    settings.KANIKOJOBS_PRUNE_AT = None
+    unscheduled = scrape(client)
+
+    assert value(before, "kanikojobs_pruned_rows_total", kind="events") == 0
+    assert value(after, "kanikojobs_pruned_rows_total", kind="events") == 1
+    # Before the first run: the age of the tables.
+    assert value(before, "kanikojobs_prune_age_seconds") == pytest.approx(0, abs=3600)
+    assert value(after, "kanikojobs_prune_age_seconds") == pytest.approx(5 * 3600, abs=600)
+    assert value(unscheduled, "kanikojobs_prune_age_seconds") is None

@@ -7,8 +7,10 @@ import pytest
 from pytest_django import Settings
 
 from kanikojobs import backlog, stats, tallies
+from kanikojobs.retention import pruning
 from kanikojobs.states import State
 from tests.factories import a_dead_letter, a_kaniko_job
+from tests.old_rows import an_old_event
 
 pytestmark = pytest.mark.django_db
 
@@ -89,6 +91,21 @@ def test_everything_has_the_flat_keys_and_the_rest_beside_them() -> None:
     assert found["settings"]["max_retries"] == 3
     assert found["settings"]["retry_delay_ms"] == 100
     assert json.dumps(found, default=str)
+
+
+def test_what_was_pruned_is_told_of_the_last_run_and_ever() -> None:
+    for _ in range(2):
+        an_old_event()
+        pruning.begin()
+        pruning.prune(share=100)
+    ongoing = pruning.begin()
+
+    found = stats.everything()["retention"]
+
+    assert found["removed"] == {"events": 1}
+    assert found["removed_ever"] == {"events": 2}
+    assert found["ongoing_since"] == ongoing.started_at
+    assert found["finished_at"] is not None
 
 
 def test_an_empty_house_has_numbers_too() -> None:

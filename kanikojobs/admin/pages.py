@@ -16,7 +16,7 @@ from kanikojobs import finding
 from kanikojobs.admin.job_actions import JobActions
 from kanikojobs.admin.rows import PriorityFilter, ReadOnlyAdmin, ReasonFilter
 from kanikojobs.advice import advice
-from kanikojobs.models import Drift, JobAttempt, JobStartEvent, KanikoJob, Outage
+from kanikojobs.models import Drift, JobAttempt, JobStartEvent, KanikoJob, Outage, PruneRun
 from kanikojobs.timeline import timeline
 
 # Ids are looked up whole, each by its index. A part of an id would read the whole table.
@@ -175,3 +175,8 @@ class DriftAdmin(ReadOnlyAdmin):
 @admin.register(Outage)
 class OutageAdmin(ReadOnlyAdmin):
     list_display = ("reason", "started_at", "ended_at", "probes", "message")
+
+
+@admin.register(PruneRun)
+class PruneRunAdmin(ReadOnlyAdmin):
+    list_display = ("started_at", "finished_at", "removed")

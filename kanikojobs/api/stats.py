@@ -126,6 +126,13 @@ class LettersSerializer(serializers.Serializer[Any]):
     recorded = Counts(help_text="Ever, by cause.")
 
 
+class RetentionSerializer(serializers.Serializer[Any]):
+    finished_at = serializers.DateTimeField(allow_null=True, help_text="When old rows were last pruned to the end.")
+    removed = Counts(help_text="Rows that this run removed, by kind.")
+    removed_ever = Counts(help_text="Rows, by kind.")
+    ongoing_since = serializers.DateTimeField(allow_null=True, help_text="When the run began that is going on.")
+
+
 class ConfiguredSerializer(serializers.Serializer[Any]):
     max_retries = serializers.IntegerField()
     retry_delay_ms = serializers.IntegerField()
@@ -150,6 +157,7 @@ class StatsSerializer(FirstVersionSerializer):
     finished = Counts(help_text="Kaniko Jobs that were seen to end, ever, by `state` or `state/reason`.")
     drift = Counts(help_text="Where rows and cluster had come apart, ever, by kind.")
     dead_letters = LettersSerializer()
+    retention = RetentionSerializer()
     settings = ConfiguredSerializer()
 
 
@@ -195,6 +203,12 @@ EVERYTHING = {
     "finished": {"succeeded": 47000, "failed/BuildStepFailed": 412},
     "drift": {},
     "dead_letters": {"open": 3, "recorded": {"invalid": 3}},
+    "retention": {
+        "finished_at": _AT,
+        "removed": {"events": 1204, "kaniko-jobs": 1206},
+        "removed_ever": {"events": 90412, "kaniko-jobs": 90600},
+        "ongoing_since": None,
+    },
     "settings": {
         "max_retries": 3,
         "retry_delay_ms": 100,

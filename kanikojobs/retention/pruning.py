@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 # Rows that one transaction looks at: few enough that whoever waits for one of them waits for some milliseconds.
 BATCH = 250
 # How much of the time is spent on pruning, in percent; the rest belongs to the work.
-SHARE = 25.0
+SHARE = 10.0
 # For how long a worker of the cluster does it at a time.
 TASK_SECONDS = 5.0
 # Without a row of one that is going on: somebody else is in the middle of a batch.

@@ -59,7 +59,7 @@ def _measured(bench: Bench, url: Callable[[], str], *arguments: str) -> Sample:
     return bench.run_program("tests.bench.dead_letters", *arguments, env={"DATABASE_URL": url(), "RABBITMQ_URL": ""})
 
 
-def _database(bench: Bench, name: str) -> tuple[str, bool]:
+def database(bench: Bench, name: str) -> tuple[str, bool]:
     """The URL of a database of the bench's server, with its tables, and whether it was there already."""
     url = urlunsplit(urlsplit(bench.stack.postgres.url)._replace(path=f"/{name}"))
     with psycopg.connect(bench.stack.postgres.url, autocommit=True) as connection:
@@ -76,7 +76,7 @@ def seeded(bench: Bench, events: int) -> Callable[[], str]:
     def make() -> str:
         from tests.seed import seed
 
-        url, there = _database(bench, f"dead_letters_{events}")
+        url, there = database(bench, f"dead_letters_{events}")
         if not there:
             seed(url, events=events, dead_letters=max(1, events * LETTERS // EVENTS))
         return url
@@ -88,7 +88,7 @@ def fresh(bench: Bench) -> Callable[[], str]:
     """The URL of a database with empty tables."""
 
     def make() -> str:
-        url, _ = _database(bench, "dead_letters_fresh")
+        url, _ = database(bench, "dead_letters_fresh")
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(
                 "TRUNCATE kanikojobs_jobstartevent, kanikojobs_deadletter, kanikojobs_failuregroup, "
