@@ -5,7 +5,7 @@ One event's way through the house, and the order to read the files in:
 1. in: `amqp` hands over deliveries, which `consuming` batches, and `sink` takes HTTP requests; `cloudevent/` reads
    either into an event or its faults; `topology` says which queues there must be
 2. rows: `intake` writes a whole batch in one transaction; `models` holds the rows, `states` who moves them,
-   `dead_letters` what could not be used, `tallies` the counts
+   `letters` and `dead_letters` what could not be used, `tallies` the counts
 3. queue: `claims` says which Kaniko Jobs are next; `queue` hands them to Django-Q2's workers, who call `tasks`
 4. Job: `creation` takes a claimed Kaniko Job to Kubernetes; `naming` and `manifest/` say what it looks like, `kube`
    speaks to the API server, `outages` knows when that is of no use

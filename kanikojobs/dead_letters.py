@@ -1,152 +1,73 @@
-"""What could not be used, kept with all the evidence, and noted in the group of failures of its cause."""
+"""What could not be used, written down, and noted in the group of failures of its cause."""
 
-import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from django.conf import settings
 from django.db import transaction
 
-from kanikojobs import cloudevent, failure_groups, fingerprints, tallies
-from kanikojobs.cloudevent import StartEvent
-from kanikojobs.cloudevent.glimpse import whose
+from kanikojobs import failure_groups, fingerprints, letters, tallies
 from kanikojobs.cursors import binding_cursor
-from kanikojobs.errors import Fault, InvalidEvent, NotOurs
 from kanikojobs.failure_groups import Death
+from kanikojobs.letters import Letter
 from kanikojobs.messages import IntakeResult, Message, Outcome
-from kanikojobs.models import DeadLetter, JobStartEvent, KanikoJob
+from kanikojobs.models import DeadLetter, KanikoJob
 from kanikojobs.storable import printable, storable
 
-Cause = DeadLetter.Cause
+# How many bytes of bodies are on their way to Postgres at once. A statement for each letter would take most of the time
+# to be planned, and all bodies of a batch in one tens of megabytes.
+MOST_BYTES_AT_ONCE = 1024 * 1024
 
-
-@dataclass(frozen=True, slots=True)
-class Letter:
-    """A dead letter that is about to be recorded."""
-
-    cause: Cause
-    origin: JobStartEvent.Origin
-    reason: str
-    body: bytes
-    faults: tuple[Fault, ...] = ()
-    content_type: str = ""
-    headers: Mapping[str, object] = field(default_factory=dict)
-    properties: Mapping[str, object] = field(default_factory=dict)
-    ce_source: str = ""
-    ce_id: str = ""
-    third_party_id: str = ""
-    parser_id: str = ""
-    event_id: int | None = None
-    kaniko_job_id: int | None = None
-    arrived_at: datetime | None = None
-
-
-def of_invalid(message: Message, invalid: InvalidEvent, *, origin: JobStartEvent.Origin) -> Letter:
-    """The dead letter of a message that is no valid event."""
-    third_party_id, parser_id = whose(message.body)
-    return Letter(
-        cause=Cause.INVALID,
-        origin=origin,
-        reason="\n".join(str(fault) for fault in invalid.faults),
-        body=message.body,
-        faults=invalid.faults,
-        content_type=message.content_type or "",
-        headers=message.headers,
-        properties=message.properties,
-        ce_source=invalid.source,
-        ce_id=invalid.event_id,
-        third_party_id=third_party_id,
-        parser_id=parser_id,
-    )
-
-
-def of_conflict(message: Message, event: StartEvent, *, event_id: int, origin: JobStartEvent.Origin) -> Letter:
-    """The dead letter of an event whose identity is taken by another content: no duplicate, and not to be lost."""
-    fault = Fault(
-        "id",
-        "an event with this source and id but with other content was recorded before. "
-        "Give each event an id of its own (CloudEvents 1.0.2, section 3.1.1).",
-    )
-    return Letter(
-        cause=Cause.IDENTITY_CONFLICT,
-        origin=origin,
-        reason=str(fault),
-        body=message.body,
-        faults=(fault,),
-        content_type=message.content_type or "",
-        headers=message.headers,
-        properties=message.properties,
-        ce_source=event.source,
-        ce_id=event.event_id,
-        third_party_id=event.third_party_id,
-        parser_id=event.parser_id,
-        event_id=event_id,
-    )
-
-
-# Why RabbitMQ dead-lettered a message, as its `x-death` header says (RabbitMQ documentation, "Dead Letter Exchanges").
-_BROKER_CAUSES = {
-    "expired": (Cause.EXPIRED, "It waited in the queue for longer than its time to live."),
-    "maxlen": (Cause.MAXLEN, "The queue was full, and this was its oldest message."),
-    "delivery_limit": (Cause.DELIVERY_LIMIT, "It was handed over too often without being acknowledged."),
-    "rejected": (Cause.REJECTED, "A consumer rejected it."),
+# Each column that a letter fills, with its type in PostgreSQL.
+_TYPES = {
+    "cause": "text",
+    "origin": "text",
+    "reason": "text",
+    "faults": "jsonb",
+    "fingerprint": "text",
+    "body": "bytea",
+    "content_type": "text",
+    "headers": "jsonb",
+    "properties": "jsonb",
+    "message_hash": "bytea",
+    "ce_source": "text",
+    "ce_id": "text",
+    "third_party_id": "text",
+    "parser_id": "text",
+    "event_id": "bigint",
+    "kaniko_job_id": "bigint",
+    "times_seen": "integer",
 }
+_COLUMNS = ", ".join(_TYPES)
+# `%b`: bodies go as they are, and not in hexadecimal digits.
+_ARRAYS = ", ".join(f"{'%b' if type == 'bytea' else '%s'}::{type}[]" for type in _TYPES.values())
+_RECORD = f"""
+    INSERT INTO kanikojobs_deadletter AS letter ({_COLUMNS}, arrived_at)
+    SELECT {_COLUMNS}, COALESCE(arrived_at, clock_timestamp())
+    FROM unnest({_ARRAYS}, %s::timestamptz[]) AS died ({_COLUMNS}, arrived_at)
+    -- One order for everybody, lest two consumers with the same letters deadlock.
+    ORDER BY message_hash, cause, origin
+    ON CONFLICT (message_hash, cause, origin) WHERE state = 'open' AND kaniko_job_id IS NULL
+    DO UPDATE SET
+        times_seen = letter.times_seen + excluded.times_seen,
+        -- Not before the last one: the clock may have been set back, or be another server's.
+        last_died_at = GREATEST(letter.last_died_at, clock_timestamp())
+    -- PostgreSQL sets xmax when the conflict branch locks the row: 0 is a new one.
+    RETURNING message_hash, cause, origin, COALESCE(kaniko_job_id, 0), id, xmax = 0
+"""  # noqa: S608 - built from the literals above
 
-
-def of_broker(message: Message) -> Letter:
-    """The dead letter of a message that RabbitMQ dead-lettered itself."""
-    deaths = message.headers.get("x-death")
-    death = deaths[0] if isinstance(deaths, list) and deaths and isinstance(deaths[0], Mapping) else {}
-    cause, sentence = _BROKER_CAUSES.get(
-        str(death.get("reason")),
-        (Cause.REJECTED, "It was in the dead-letter queue without a reason that is known."),
-    )
-    queue = death.get("queue")
-    source, event_id = _identity(message)
-    third_party_id, parser_id = whose(message.body)
-    return Letter(
-        cause=cause,
-        origin=JobStartEvent.Origin.QUEUE,
-        reason=f"{sentence} Queue: {queue}." if queue else sentence,
-        body=message.body,
-        content_type=message.content_type or "",
-        headers=message.headers,
-        properties=message.properties,
-        ce_source=source,
-        ce_id=event_id,
-        third_party_id=third_party_id,
-        parser_id=parser_id,
-    )
-
-
-def _identity(message: Message) -> tuple[str, str]:
-    """The source and id of the event that a message is, as far as they can be read: for the search."""
-    rules = cloudevent.Rules(
-        event_type=settings.KANIKOJOBS_EVENT_TYPE,
-        event_source=settings.KANIKOJOBS_EVENT_SOURCE,
-        max_body_bytes=settings.KANIKOJOBS_MAX_EVENT_BYTES,
-    )
-    try:
-        event = cloudevent.from_amqp(
-            body=message.body, content_type=message.content_type, headers=message.headers, rules=rules
-        )
-    except InvalidEvent as invalid:
-        return invalid.source, invalid.event_id
-    except NotOurs as other:
-        return other.source, ""
-    return event.source, event.event_id
+# What makes two letters one: the message, the cause, the origin, and the Kaniko Job that it is about or 0.
+Key = tuple[bytes, str, str, int]
 
 
 def record_from_broker(messages: Sequence[Message]) -> IntakeResult:
     """Drain the broker's dead-letter queue into rows: committed when this returns."""
-    letters = [of_broker(message) for message in messages]
+    dead = [letters.of_broker(message) for message in messages]
     with transaction.atomic():
-        record(letters)
-        tallies.add(tallies.counts(Counter(f"dead-letter/{letter.cause}" for letter in letters)))
+        record(dead)
+        tallies.add(tallies.counts(Counter(f"dead-letter/{letter.cause}" for letter in dead)))
     return IntakeResult(outcomes=(Outcome.DEAD,) * len(messages))
 
 
@@ -155,7 +76,7 @@ def record_failed_creations(failures: Mapping[int, str]) -> None:
 
     The body is the event again, as structured JSON, so that it can be read, mended and replayed like any other.
     """
-    _record_failed_jobs(failures, cause=Cause.CREATION_FAILED)
+    _record_failed_jobs(failures, cause=DeadLetter.Cause.CREATION_FAILED)
 
 
 def record_failed_builds(failures: Mapping[int, str]) -> None:
@@ -163,134 +84,104 @@ def record_failed_builds(failures: Mapping[int, str]) -> None:
 
     The Kaniko Job's own `reason` must be in its row by then. Must run inside the transaction that moves it to failed.
     """
-    _record_failed_jobs(failures, cause=Cause.BUILD_FAILED)
+    _record_failed_jobs(failures, cause=DeadLetter.Cause.BUILD_FAILED)
 
 
-def _record_failed_jobs(failures: Mapping[int, str], *, cause: Cause) -> None:
+def _record_failed_jobs(failures: Mapping[int, str], *, cause: DeadLetter.Cause) -> None:
     if not failures:
         return
     jobs = KanikoJob.objects.filter(id__in=failures).select_related("event")
-    record([_of_failed_job(job, cause=cause, message=failures[job.pk]) for job in jobs])
+    record([letters.of_failed_job(job, cause=cause, message=failures[job.pk]) for job in jobs])
     tallies.add(tallies.counts({f"dead-letter/{cause}": len(failures)}))
 
 
-def _of_failed_job(job: KanikoJob, *, cause: Cause, message: str) -> Letter:
-    return Letter(
-        cause=cause,
-        origin=JobStartEvent.Origin(job.event.origin),
-        reason=f"{job.reason}: {message}",
-        body=json.dumps(structured(job.event), ensure_ascii=False).encode(),
-        content_type="application/cloudevents+json",
-        ce_source=job.event.source,
-        ce_id=job.event.event_id,
-        third_party_id=job.third_party_id,
-        parser_id=job.parser_id,
-        event_id=job.event.pk,
-        kaniko_job_id=job.pk,
-        arrived_at=job.event.received_at,
-    )
-
-
-def structured(event: JobStartEvent) -> dict[str, Any]:
-    """A recorded event in CloudEvents' structured JSON form, as it was asked for (JSON format 1.0.2, section 3)."""
-    attributes = {
-        "specversion": event.specversion,
-        "id": event.event_id,
-        "source": event.source,
-        "type": event.type,
-        "subject": event.subject,
-        "time": event.time.isoformat() if event.time else "",
-        "datacontenttype": event.datacontenttype,
-        "dataschema": event.dataschema,
-    }
-    return {name: value for name, value in attributes.items() if value} | event.extensions | {"data": event.data}
-
-
-def record(letters: Sequence[Letter]) -> None:
-    """Write dead letters; one that is open already with the same message and cause is counted, not doubled.
+def record(dead: Sequence[Letter]) -> tuple[int, ...]:
+    """Write dead letters and return their ids; one that is open already with the same message and cause is counted,
+    not doubled.
 
     Must run inside the transaction that settles the messages.
     """
-    # The same letter twice in one INSERT would touch its row twice, which ON CONFLICT refuses; and one order for
-    # everybody, lest two consumers with the same letters deadlock.
-    unique: dict[tuple[bytes, str, str, int], tuple[Letter, int]] = {}
-    for letter in letters:
-        key = (
-            message_hash(letter),
-            str(letter.cause),
-            str(letter.origin),
-            letter.kaniko_job_id or 0,
-        )
-        unique[key] = (letter, unique[key][1] + 1 if key in unique else 1)
+    # The same letter twice in one INSERT would touch its row twice, which ON CONFLICT refuses.
+    times: Counter[Key] = Counter()
+    unique: dict[Key, Letter] = {}
+    for letter in dead:
+        key = (letters.message_hash(letter), str(letter.cause), str(letter.origin), letter.kaniko_job_id or 0)
+        unique[key] = letter
+        times[key] += 1
+    ids: list[int] = []
     deaths: list[Death] = []
     with binding_cursor() as cursor:
-        for (hash, cause, origin, _), (letter, times) in sorted(unique.items(), key=lambda item: item[0]):
-            reason = printable(letter.reason)
-            signature = fingerprints.signature(reason=reason, faults=letter.faults)
-            fingerprint = fingerprints.fingerprint(kind=cause, signature=signature)
-            cursor.execute(
-                """
-                INSERT INTO kanikojobs_deadletter AS letter (
-                    cause, origin, reason, faults, fingerprint, body, content_type, headers, properties, message_hash,
-                    ce_source, ce_id, third_party_id, parser_id, event_id, kaniko_job_id, times_seen, arrived_at
-                ) VALUES (
-                    %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s,
-                    COALESCE(%s, clock_timestamp())
-                )
-                ON CONFLICT (message_hash, cause, origin) WHERE state = 'open' AND kaniko_job_id IS NULL
-                DO UPDATE SET
-                    times_seen = letter.times_seen + excluded.times_seen,
-                    -- Not before the last one: the clock may have been set back, or be another server's.
-                    last_died_at = GREATEST(letter.last_died_at, clock_timestamp())
-                RETURNING xmax = 0
-                """,
-                [
-                    cause,
-                    origin,
-                    reason,
-                    json.dumps([{"path": printable(f.path), "problem": printable(f.problem)} for f in letter.faults]),
-                    fingerprint,
-                    letter.body,
-                    printable(letter.content_type)[:256],
-                    json.dumps(storable(letter.headers)),
-                    json.dumps(storable(letter.properties)),
-                    hash,
-                    printable(letter.ce_source)[:512],
-                    printable(letter.ce_id)[:256],
-                    letter.third_party_id[:128],
-                    letter.parser_id[:128],
-                    letter.event_id,
-                    letter.kaniko_job_id,
-                    times,
-                    letter.arrived_at,
-                ],
-            )
-            # PostgreSQL sets xmax when the conflict branch locks the row: 0 is a new one.
-            (opened,) = cursor.fetchone() or (False,)
-            deaths.append(
-                Death(
-                    fingerprint=fingerprint,
-                    cause=cause,
-                    signature=printable(signature),
-                    sample=reason,
-                    third_party_id=letter.third_party_id[:128],
-                    times=times,
-                    opened=opened,
-                )
-            )
+        for part in _parts(unique):
+            groups = {key: _group(unique[key]) for key in part}
+            rows = [_row(key, unique[key], times=times[key], group=groups[key]) for key in part]
+            cursor.execute(_RECORD, [list(column) for column in zip(*rows, strict=True)])
+            for hash, cause, origin, kaniko_job_id, id, opened in cursor.fetchall():
+                key = (hash, cause, origin, kaniko_job_id)
+                ids.append(id)
+                deaths.append(_death(unique[key], times=times[key], group=groups[key], opened=opened))
     failure_groups.note_deaths(deaths)
+    return tuple(ids)
 
 
-def message_hash(letter: Letter) -> bytes:
-    """Equal for the same message, however often it is handed over.
+def _parts(unique: Mapping[Key, Letter]) -> Iterator[list[Key]]:
+    """The keys in order, in parts of so many bytes of bodies."""
+    part: list[Key] = []
+    size = 0
+    for key in sorted(unique):
+        size += len(unique[key].body)
+        if part and size > MOST_BYTES_AT_ONCE:
+            yield part
+            part, size = [], len(unique[key].body)
+        part.append(key)
+    if part:
+        yield part
 
-    The content type decides how the body is read, and in binary mode two events can have the same body and differ in
-    their headers. Other headers do not count: the broker adds to them on each delivery.
-    """
-    attributes = {
-        str(name).lower(): storable(value)
-        for name, value in letter.headers.items()
-        if str(name).lower().startswith(("ce-", "cloudevents"))
-    }
-    rest = json.dumps([printable(letter.content_type), attributes], sort_keys=True)
-    return hashlib.sha256(hashlib.sha256(letter.body).digest() + rest.encode()).digest()
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The group of failures that a letter belongs to."""
+
+    fingerprint: str
+    signature: str
+
+
+def _group(letter: Letter) -> Group:
+    signature = fingerprints.signature(reason=printable(letter.reason), faults=letter.faults)
+    return Group(fingerprints.fingerprint(kind=str(letter.cause), signature=signature), printable(signature))
+
+
+def _death(letter: Letter, *, times: int, group: Group, opened: bool) -> Death:
+    return Death(
+        fingerprint=group.fingerprint,
+        cause=str(letter.cause),
+        signature=group.signature,
+        sample=printable(letter.reason),
+        third_party_id=letter.third_party_id[:128],
+        times=times,
+        opened=opened,
+    )
+
+
+def _row(key: Key, letter: Letter, *, times: int, group: Group) -> tuple[Any, ...]:
+    """The columns in the order of `_TYPES`, and the time of arrival."""
+    faults = [{"path": printable(fault.path), "problem": printable(fault.problem)} for fault in letter.faults]
+    return (
+        str(letter.cause),
+        str(letter.origin),
+        printable(letter.reason),
+        json.dumps(faults),
+        group.fingerprint,
+        letter.body,
+        printable(letter.content_type)[:256],
+        json.dumps(storable(letter.headers)),
+        json.dumps(storable(letter.properties)),
+        key[0],
+        printable(letter.ce_source)[:512],
+        printable(letter.ce_id)[:256],
+        letter.third_party_id[:128],
+        letter.parser_id[:128],
+        letter.event_id,
+        letter.kaniko_job_id,
+        times,
+        letter.arrived_at,
+    )

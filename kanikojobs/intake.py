@@ -12,7 +12,7 @@ import structlog
 from django.conf import settings
 from django.db import DatabaseError, DataError, IntegrityError, transaction
 
-from kanikojobs import claims, cloudevent, dead_letters, logs, tallies
+from kanikojobs import claims, cloudevent, dead_letters, letters, logs, tallies
 from kanikojobs.cloudevent import StartEvent
 from kanikojobs.errors import Fault, InvalidEvent, NotOurs
 from kanikojobs.event_rows import Identity, Row, insert_events, row_of
@@ -132,7 +132,7 @@ def _write(messages: Sequence[Message], prepared: Sequence[Prepared], *, origin:
 
     outcomes: list[Outcome] = []
     faults: dict[int, tuple[Fault, ...]] = {}
-    letters: list[dead_letters.Letter] = []
+    dead: list[letters.Letter] = []
     with transaction.atomic():
         stored = insert_events(rows, times_seen=times_seen, origin=origin) if rows else {}
         for position, (message, row) in enumerate(zip(messages, prepared, strict=True)):
@@ -141,22 +141,22 @@ def _write(messages: Sequence[Message], prepared: Sequence[Prepared], *, origin:
             elif isinstance(row, InvalidEvent):
                 outcomes.append(Outcome.DEAD)
                 faults[position] = row.faults
-                letters.append(dead_letters.of_invalid(message, row, origin=origin))
+                dead.append(letters.of_invalid(message, row, origin=origin))
             else:
                 identity = row.identity
                 there = stored[identity]
                 if there.content_hash != row.event.content_hash:
                     outcomes.append(Outcome.DEAD)
-                    letter = dead_letters.of_conflict(message, row.event, event_id=there.id, origin=origin)
+                    letter = letters.of_conflict(message, row.event, event_id=there.id, origin=origin)
                     faults[position] = letter.faults
-                    letters.append(letter)
+                    dead.append(letter)
                 elif there.inserted and first[identity] == position:
                     outcomes.append(Outcome.RECORDED)
                 else:
                     outcomes.append(Outcome.DUPLICATE)
-        dead_letters.record(letters)
+        dead_letters.record(dead)
         counted = Counter(outcomes)
-        causes = Counter(letter.cause for letter in letters)
+        causes = Counter(letter.cause for letter in dead)
         tallies.add(
             tallies.counts(
                 {f"intake/{origin}/{outcome}": n for outcome, n in counted.items()}

@@ -14,10 +14,10 @@ from django.db import connection, transaction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kanikojobs import cloudevent, dead_letters, intake, tallies
+from kanikojobs import cloudevent, dead_letters, intake, letters, tallies
 from kanikojobs.cloudevent import StartEvent
-from kanikojobs.dead_letters import Letter, message_hash
 from kanikojobs.errors import Fault, InvalidEvent
+from kanikojobs.letters import Letter, message_hash
 from kanikojobs.messages import Message
 from kanikojobs.models import DeadLetter, JobStartEvent
 from kanikojobs.storable import printable, storable
@@ -38,7 +38,7 @@ def test_all_the_evidence_is_kept_to_the_byte() -> None:
     message = Message(b"\xff\x00{", "text/x", {"a": 1}, {"routing_key": "k"})
     invalid = InvalidEvent([Fault("id", "missing"), Fault("data", "null")], source="urn:x", event_id="7")
 
-    dead_letters.record([dead_letters.of_invalid(message, invalid, origin=DIRECT)])
+    dead_letters.record([letters.of_invalid(message, invalid, origin=DIRECT)])
 
     row = DeadLetter.objects.get()
     assert bytes(row.body) == b"\xff\x00{"
@@ -199,7 +199,7 @@ def test_an_event_without_optional_attributes_is_written_without_them() -> None:
     event = {name: value for name, value in sample_event(1).items() if name not in ("time", "subject")}
     intake.record([Message(json.dumps(event).encode(), "application/cloudevents+json")], origin=QUEUE)
 
-    written = dead_letters.structured(JobStartEvent.objects.get())
+    written = letters.structured(JobStartEvent.objects.get())
 
     assert written == event
 

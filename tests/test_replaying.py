@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kanikojobs import audit, dead_letters, intake
+from kanikojobs import audit, dead_letters, intake, letters
 from kanikojobs.messages import Message
 from kanikojobs.models import (
     DeadLetter,
@@ -136,7 +136,7 @@ def test_http_letters_are_read_as_http() -> None:
     headers = {f"Ce-{name.title()}": f'"{value}"' for name, value in event.items() if name != "datacontenttype"}
     dead_letters.record(
         [
-            dead_letters.Letter(
+            letters.Letter(
                 cause=DeadLetter.Cause.REJECTED,
                 origin=JobStartEvent.Origin.DIRECT,
                 reason="x",
