@@ -1,4 +1,5 @@
 # For Go sources that bring no Dockerfile: a go.mod and exactly one main package, at the root or anywhere below it.
+# Dependencies come from vendor, or as go.sum says; without either, as go.mod says.
 # runtime: go golang
 # versions: 1 1.20 1.21 1.22 1.23 1.24 1.25 1.26
 # default: 1
@@ -9,6 +10,7 @@ WORKDIR /app
 COPY . .
 # A main package at the root wins over others; of several below it none can be chosen.
 RUN test -f go.mod || { echo "a Go source needs a go.mod"; exit 1; }; \
+    if [ ! -f go.sum ] && [ ! -d vendor ]; then export GOFLAGS="$GOFLAGS -mod=mod"; fi; \
     go list -f '{{if eq .Name "main"}}{{.Dir}}{{end}}' ./... | grep . > /tmp/mains; \
     if grep -qx /app /tmp/mains; then echo /app > /tmp/mains; fi; \
     if [ "`wc -l < /tmp/mains`" -ne 1 ]; then \
