@@ -24,8 +24,11 @@ DOCKER_CONFIG = "/kaniko/.docker"
 BUCKET_SECRET = "/kaniko/bucket-secret"  # noqa: S105 (a folder)
 
 # What is left of root's power, each for something that ordinary base images and package managers do. All are
-# within Pod Security "baseline". Dropped for good: NET_RAW, MKNOD, SYS_CHROOT, AUDIT_WRITE, NET_BIND_SERVICE,
-# SETPCAP.
+# within Pod Security "baseline". Dropped for good: NET_RAW, MKNOD, NET_BIND_SERVICE, SETPCAP.
+#
+# What "restricted" asks for beyond that, the pod keeps but for two things that make a kaniko: it runs as root (controls
+# "Running as Non-root" and "as Non-root user"), because it unpacks the base image's files with their owners and runs
+# the Dockerfile's commands; and it adds capabilities (control "Capabilities"), without which root may do neither.
 _CAPABILITIES = (
     "CHOWN",  # give files the owners that a layer or COPY --chown names
     "DAC_OVERRIDE",  # write into folders that belong to other users, and read the fetched source
@@ -35,6 +38,8 @@ _CAPABILITIES = (
     "SETGID",
     "SETFCAP",  # file capabilities, as of ping and of packages of RPM distributions
     "KILL",  # stop what a RUN under another user left behind
+    "SYS_CHROOT",  # apk runs the scripts of packages in a chroot of "/", and fails if it may not
+    "AUDIT_WRITE",  # PAM: adduser, chpasswd and su end with "System error" where the kernel audits
 )
 
 
