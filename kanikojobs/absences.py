@@ -51,7 +51,7 @@ class Absences:
             row = applying.rows_of([suspect.name]).get(suspect.name)
             if row is None:
                 return
-            found = diagnosis.vanished(())
+            found = diagnosis.vanished()
             if row.cancel_requested_at is not None:
                 move = retry.cancelled(id=row.id, reason=row.reason, message=row.message)
             else:

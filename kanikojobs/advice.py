@@ -29,6 +29,8 @@ ADVICE = {
     "ServiceAccountNotFound": "Create the builds' service account in the namespace, or name another in the settings.",
     "PodRefused": "The cluster refuses to create the pod; the message has its words.",
     "Unschedulable": "It waits: no node has room, or none fits; add nodes, or ask for less.",
+    "NodeRefused": "A node would not take the pod although it was sent there; retry, and look at the node.",
+    "Ending": "It waits for its pods to go; if that takes long, their node may be gone.",
     "Suspended": "It waits: the Job is suspended, by Kueue for example, until there is room.",
     "JobVanished": "Somebody or something deleted the Job; retry.",
     # Creation

@@ -7,35 +7,21 @@ same transaction, what is known of the ends (`evidence`), the counts, and the ne
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from uuid import UUID
 
 import structlog
 from django.conf import settings
 from django.db import DataError, IntegrityError, connection, transaction
 
-from kanikojobs import claims, dead_letters, diagnosis, durations, evidence, retry, sweeping, tallies
-from kanikojobs.diagnosis import Diagnosis
+from kanikojobs import claims, dead_letters, durations, evidence, sweeping, tallies
 from kanikojobs.evidence import Note, Wanted
+from kanikojobs.judging import Judgement, Row, judge
 from kanikojobs.leader import Leadership
 from kanikojobs.models import KanikoJob, Move
+from kanikojobs.observed import Pod
 from kanikojobs.states import FINISHED, State
 from kanikojobs.tracking import Tracked
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A Kaniko Job as far as the watcher cares."""
-
-    id: int
-    name: str
-    state: State
-    reason: str
-    message: str
-    job_uid: UUID | None
-    cancel_requested_at: datetime | None
 
 
 @dataclass(slots=True)
@@ -43,7 +29,8 @@ class Applied:
     """What came of a batch, and what is to be done next.
 
     `read_first` are Jobs whose log is needed to tell the reason; `ask_pods` such whose pods have not said how they
-    ended; `captures` such whose logs are to be kept; `stop` such that run although their row is cancelled.
+    ended; `again` such to be looked at once more; `captures` such whose logs are to be kept; `stop` such that run
+    although their row is cancelled.
     `settled` need not be followed any more.
     """
 
@@ -51,6 +38,7 @@ class Applied:
     settled: list[str] = field(default_factory=list)
     read_first: list[tuple[str, Wanted]] = field(default_factory=list)
     ask_pods: list[str] = field(default_factory=list)
+    again: list[str] = field(default_factory=list)
     captures: list[tuple[int, Wanted]] = field(default_factory=list)
     stop: list[tuple[str, str]] = field(default_factory=list)
     rows: dict[str, Row] = field(default_factory=dict)
@@ -61,6 +49,7 @@ class _Plan:
     moves: dict[int, Move] = field(default_factory=dict)
     explain: dict[int, tuple[str, str]] = field(default_factory=dict)
     notes: dict[int, Note] = field(default_factory=dict)
+    wanted: dict[int, Wanted] = field(default_factory=dict)
     tracked: dict[int, Tracked] = field(default_factory=dict)
     vanished: list[Row] = field(default_factory=list)
     unknown: list[Tracked] = field(default_factory=list)
@@ -84,7 +73,7 @@ def apply(batch: Mapping[str, Tracked], *, leadership: Leadership) -> Applied:
         for half in (names[: len(names) // 2], names[len(names) // 2 :]):
             part = apply({name: batch[name] for name in half}, leadership=leadership)
             applied.moved += part.moved
-            for name in ("settled", "read_first", "ask_pods", "captures", "stop"):
+            for name in ("settled", "read_first", "ask_pods", "again", "captures", "stop"):
                 getattr(applied, name).extend(getattr(part, name))
             applied.rows |= part.rows
         return applied
@@ -102,7 +91,7 @@ def _apply(batch: Mapping[str, Tracked], *, leadership: Leadership) -> Applied:
             elif row.state in FINISHED:
                 _finished_already(row, tracked, applied=applied)
             else:
-                _judge(row, tracked, plan=plan, applied=applied)
+                _act_on(judge(row, tracked), row=row, tracked=tracked, plan=plan, applied=applied)
         tallies.add(_write(plan, applied=applied))
     for id, move in plan.moves.items():
         if move.to in FINISHED:
@@ -146,75 +135,35 @@ def _finished_already(row: Row, tracked: Tracked, *, applied: Applied) -> None:
     applied.settled.append(row.name)
 
 
-def _judge(row: Row, tracked: Tracked, *, plan: _Plan, applied: Applied) -> None:
-    job, pods = tracked.job, tracked.pods_in_order()
-    if job is None:
-        return
-    if row.job_uid is not None and str(row.job_uid) != job.uid:
-        # The name is taken by another Job, so the row's own is gone; what is there now is not the row's.
-        found, pods = diagnosis.vanished(()), []
-    elif tracked.gone and not job.end:
-        found = diagnosis.vanished(pods)
-    else:
-        if not tracked.pods_are_told and not tracked.asked_for_pods and not tracked.gone:
-            applied.ask_pods.append(row.name)
-            return
-        found = diagnosis.diagnose(job, pods=pods, log=_log_of(tracked, pods), noted=_noted(row))
-        if found.needs_log and tracked.captured is None:
-            if not tracked.reading:
-                wanted = Wanted.of(name=job.name, uid=job.uid, pods=pods)
-                applied.read_first.append((row.name, wanted))
-            return
-    if found.state == State.FAILED and row.cancel_requested_at is not None and (tracked.gone or job.terminating):
-        end = retry.cancelled(id=row.id, reason=row.reason, message=row.message)
-        found = Diagnosis(state=end.to, reason=end.reason, message=end.message, node=found.node)
-    elif found.reason == "JobVanished":
-        plan.vanished.append(row)
-    _plan(row, found, tracked=tracked, plan=plan)
+def _act_on(judgement: Judgement, *, row: Row, tracked: Tracked, plan: _Plan, applied: Applied) -> None:
+    if judgement.ask_pods:
+        applied.ask_pods.append(row.name)
+    if judgement.again:
+        applied.again.append(row.name)
+    if judgement.read and not tracked.reading:
+        applied.read_first.append((row.name, _wanted(row, tracked)))
+    if judgement.explain is not None:
+        plan.explain[row.id] = judgement.explain
+    if judgement.move is not None:
+        plan.moves[row.id] = judgement.move
+        plan.tracked[row.id] = tracked
+        if judgement.move.to in FINISHED:
+            found = judgement.found
+            plan.notes[row.id] = Note(row.id, found.digest, found.exit_code, _pods_of(row, tracked))
+            plan.wanted[row.id] = _wanted(row, tracked)
+        if judgement.move.reason == "JobVanished":
+            plan.vanished.append(row)
 
 
-def _noted(row: Row) -> tuple[str, str]:
-    """Why the row was known to wait, if it never ran."""
-    return (row.reason, row.message) if row.state == State.CREATED else diagnosis.NOTHING
+def _pods_of(row: Row, tracked: Tracked) -> list[Pod]:
+    """The pods of the row's own Job: another one can have taken its name."""
+    own = tracked.job is None or row.job_uid is None or str(row.job_uid) == tracked.job.uid
+    return tracked.pods_in_order() if own else []
 
 
-def _log_of(tracked: Tracked, pods: Sequence[diagnosis.Pod]) -> str | None:
-    """The log of the container that ended with an error, once it was tried to read it."""
-    if tracked.captured is None:
-        return None
-    for pod in reversed(pods):
-        for container in pod.containers:
-            if container.exit_code and (tail := tracked.captured.logs.get((pod.name, container.name))):
-                return tail.text
-    return ""
-
-
-def _plan(row: Row, found: Diagnosis, *, tracked: Tracked, plan: _Plan) -> None:
-    job = tracked.job
-    plan.tracked[row.id] = tracked
-    if found.state is not None and found.state != row.state:
-        plan.moves[row.id] = Move(
-            id=row.id,
-            to=found.state,
-            reason=found.reason,
-            message=found.message,
-            job_uid=row.job_uid or (UUID(job.uid) if job else None),
-            at=found.at,
-            node=found.node,
-        )
-        if found.state in FINISHED:
-            pods = tracked.pods_in_order()
-            plan.notes[row.id] = Note(row.id, found.digest, found.exit_code, pods)
-    elif (
-        row.cancel_requested_at is None
-        and row.state in (State.CREATED, State.RUNNING)
-        and (found.reason, found.message) != (row.reason, row.message)
-    ):
-        # A wait that ended says nothing any more. Silence takes nothing back, though: neither what only an Event told,
-        # nor what held up a pod that is ending. Its end can come before the Job's, which then asks what it waited for.
-        silent = not found.reason and all(pod.over or pod.terminating for pod in tracked.pods.values())
-        if not silent:
-            plan.explain[row.id] = (found.reason, found.message)
+def _wanted(row: Row, tracked: Tracked) -> Wanted:
+    uid = row.job_uid or (tracked.job.uid if tracked.job else "")
+    return Wanted.of(name=row.name, uid=str(uid), pods=_pods_of(row, tracked))
 
 
 def _write(plan: _Plan, *, applied: Applied) -> dict[str, tallies.Increment]:
@@ -228,9 +177,8 @@ def _write(plan: _Plan, *, applied: Applied) -> dict[str, tallies.Increment]:
         counts[f"finished/{move.to}" + (f"/{move.reason}" if move.reason else "")] += 1
         if tracked.captured is not None:
             evidence.record(id, tracked.captured, final=True)
-        elif tracked.job is not None:
-            wanted = Wanted.of(name=tracked.job.name, uid=tracked.job.uid, pods=tracked.pods_in_order())
-            applied.captures.append((id, wanted))
+        else:
+            applied.captures.append((id, plan.wanted[id]))
         if tracked.job is not None:
             applied.settled.append(tracked.job.name)
     for id in moved:

@@ -21,8 +21,9 @@ def nothing() -> None:
 class Desk:
     """All but the readers' own threads belongs to the main thread, which alone uses the database.
 
-    `urgent` makes the calls that a state waits for, `patient` those that only fill the record: the first must not
-    stand in line behind the second. `moved` counts the moves by state.
+    `urgent` makes the calls that a state waits for, `patient` those that only fill the record, `rescue` those that
+    save the log of a pod before it goes: none must stand in line behind another kind, for a kubelet that is gone lets
+    each wait until it times out. `moved` counts the moves by state.
     """
 
     leadership: Leadership
@@ -32,11 +33,13 @@ class Desk:
     inbox: Inbox = field(default_factory=Inbox)
     urgent: Readers = field(init=False)
     patient: Readers = field(init=False)
+    rescue: Readers = field(init=False)
 
     def __post_init__(self) -> None:
         self.urgent = Readers(count=READERS, inbox=self.inbox, name="reader")
         self.patient = Readers(count=READERS, inbox=self.inbox, name="archivist")
+        self.rescue = Readers(count=READERS, inbox=self.inbox, name="rescuer")
 
     def close(self) -> None:
-        self.urgent.close()
-        self.patient.close()
+        for readers in (self.urgent, self.patient, self.rescue):
+            readers.close()

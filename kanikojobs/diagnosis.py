@@ -5,23 +5,35 @@ The parts are modules of their own: `pushes` (whether the image was pushed decid
 (what keeps a pod from running) and `log_words` (what a container's last words say).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from kanikojobs.log_words import last_words
-from kanikojobs.observed import Container, Job, Pod
+from kanikojobs.observed import Container, Job, Pod, oldest_first
 from kanikojobs.obstacles import disruption_of, quoted, wait_of
-from kanikojobs.pushes import digest_in, pushed_by, says_pushed
+from kanikojobs.pushes import digest_in, pushed_by, says_pushed, unproven
 from kanikojobs.states import State
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What was read besides the statuses: logs by (pod, container), and what the Events say kept pods from running.
+
+    `complete` means that all was tried; what is not in it then cannot be had.
+    """
+
+    logs: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    refused: tuple[str, str] | None = None
+    complete: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
     """What is known of a Kaniko Job now.
 
-    `state` is None while it waits; then `reason` says what for. `needs_log` means that the state would be told better
-    by the log of the container `culprit`. `at` is when it happened, by Kubernetes' clock.
+    `state` is None while it waits; then `reason` says what for. `needs_reading` means that the state would be told
+    better by logs or Events. `at` is when it happened, by Kubernetes' clock.
     """
 
     state: State | None = None
@@ -31,47 +43,75 @@ class Diagnosis:
     node: str = ""
     digest: str = ""
     exit_code: int | None = None
-    culprit: tuple[str, str] | None = None
-    needs_log: bool = False
+    needs_reading: bool = False
 
 
 NOTHING = ("", "")
+ENDING = "Ending"
+_UNREAD = Read()
 
 
-def diagnose(job: Job, *, pods: Sequence[Pod], log: str | None = None, noted: tuple[str, str] = NOTHING) -> Diagnosis:
-    """What a Job, its pods (those that are gone too, as they were last seen) and the culprit's log come to.
+def diagnose(job: Job, *, pods: Sequence[Pod], read: Read = _UNREAD, noted: tuple[str, str] = NOTHING) -> Diagnosis:
+    """What a Job, its pods (those that are gone too, as they were last seen) and what was read come to.
 
-    `log` is None while nobody has tried to read it, and empty if there is none. `noted` is the reason and the message
-    with which the Kaniko Job was known to wait until now, for the case that its pods tell no more.
+    `noted` is the reason and the message with which the Kaniko Job was known to wait until now, if nothing of it ran:
+    for the case that its pods tell no more.
     """
-    pods = sorted(pods, key=lambda pod: (pod.created_at is not None, pod.created_at, pod.name))
+    pods = oldest_first(pods)
     if not job.end:
         return _unfinished(job, pods)
-    pushed = next((digest for pod in pods if (digest := pushed_by(pod))), None)
-    if job.end == "Complete" or pushed is not None:
-        message = "" if job.end == "Complete" else f"The image was pushed before the Job failed with {job.reason}."
-        return Diagnosis(
-            state=State.SUCCEEDED,
-            message=message,
-            at=job.ended_at,
-            node=_node(pods),
-            digest=pushed or "",
-            exit_code=0 if pushed is not None else None,
-        )
-    return _failed(job, pods=pods, log=log, noted=noted)
+    before = f"The image was pushed before the Job failed with {job.reason}."
+    if pushed := _pushed(job, pods=pods, read=read, message="" if job.end == "Complete" else before):
+        return pushed
+    if job.end == "Complete":
+        return Diagnosis(state=State.SUCCEEDED, at=job.ended_at, node=_node(pods))
+    found = _failed(job, pods=pods, read=read, noted=noted)
+    return replace(found, needs_reading=not read.complete and (found.needs_reading or _may_have_pushed(pods)))
 
 
-def vanished(pods: Sequence[Pod]) -> Diagnosis:
+_NO_JOB = Job(name="", uid="")
+
+
+def vanished(job: Job = _NO_JOB, *, pods: Sequence[Pod] = (), read: Read = _UNREAD) -> Diagnosis:
     """What a Job that is gone without having ended came to: its image may have been pushed before."""
-    pushed = next((digest for pod in pods if (digest := pushed_by(pod))), None)
-    if pushed is not None:
-        message = "The image was pushed before the Job was deleted."
-        return Diagnosis(state=State.SUCCEEDED, message=message, node=_node(pods), digest=pushed, exit_code=0)
+    pods = oldest_first(pods)
+    if pushed := _pushed(job, pods=pods, read=read, message="The image was pushed before the Job was deleted."):
+        return pushed
+    left = [pod.name for pod in pods if pod.started and not pod.over and not pod.terminating]
+    behind = f" Its pod {left[-1]} may be running still." if left else ""
     return Diagnosis(
         state=State.FAILED,
         reason="JobVanished",
-        message="The Job is gone from Kubernetes, and nobody saw how it ended.",
+        message=f"The Job is gone from Kubernetes, and nobody saw how it ended.{behind}",
         node=_node(pods),
+        needs_reading=not read.complete and _may_have_pushed(pods),
+    )
+
+
+def _pushed(job: Job, *, pods: Sequence[Pod], read: Read, message: str) -> Diagnosis | None:
+    """Success, if one of the pods is known to have pushed the image."""
+    for pod in pods:
+        if (digest := pushed_by(pod)) is not None:
+            return _succeeded(job, pods=pods, digest=digest, exit_code=0, message=message)
+    for pod, container, digest in unproven(pods):
+        if says_pushed(read.logs.get((pod.name, container.name), ""), image=job.image, digest=digest):
+            message = f"The image was pushed before the container ended with exit code {container.exit_code}."
+            return _succeeded(job, pods=pods, digest=digest, exit_code=container.exit_code, message=message)
+    return None
+
+
+def _may_have_pushed(pods: Sequence[Pod]) -> bool:
+    return next(unproven(pods), None) is not None
+
+
+def _succeeded(job: Job, *, pods: Sequence[Pod], digest: str, exit_code: int | None, message: str) -> Diagnosis:
+    return Diagnosis(
+        state=State.SUCCEEDED,
+        message=message,
+        at=job.ended_at,
+        node=_node(pods),
+        digest=digest,
+        exit_code=exit_code,
     )
 
 
@@ -88,24 +128,21 @@ def _unfinished(job: Job, pods: Sequence[Pod]) -> Diagnosis:
     pod = pods[-1]
     if wait := wait_of(pod):
         return Diagnosis(reason=wait[0], message=wait[1], node=pod.node)
+    if job.ending or job.terminating:
+        why = f"fails with {job.ending}" if job.ending else "is being deleted"
+        return Diagnosis(reason=ENDING, message=f"The Job {why}, once its pods are gone.", node=pod.node)
     if (pod.over or pod.terminating) and (disruption := disruption_of(pod)):
         return Diagnosis(reason=disruption[0], message=f"{disruption[1]} Kubernetes replaces the pod.", node=pod.node)
     return Diagnosis(node=pod.node)
 
 
-def _failed(job: Job, *, pods: Sequence[Pod], log: str | None, noted: tuple[str, str]) -> Diagnosis:
-    node = _node(pods)
+def _failed(job: Job, *, pods: Sequence[Pod], read: Read, noted: tuple[str, str]) -> Diagnosis:
     if job.reason == "DeadlineExceeded":
-        # If its time ran out before anything ran, what it waited for is the reason, not the clock. The pods are asked
-        # last: the end that a kubelet writes for a container that never ran can look like that of one that did.
-        never_ran = not any(pod.started for pod in pods)
-        waits = noted if noted[0] else next((wait for pod in reversed(pods) if (wait := wait_of(pod))), NOTHING)
-        if waits[0] and (never_ran or noted[0]):
-            return _as_failed(job, waits[0], f"It waited until its deadline passed. {waits[1]}".rstrip(), node=node)
-        return _as_failed(job, "DeadlineExceeded", job.message or "Its deadline passed.", node=node)
+        return _too_late(job, pods=pods, read=read, noted=noted)
+    node = _node(pods)
     pod = pods[-1] if pods else None
     if pod is None:
-        return _as_failed(job, _reason_of(job, noted=noted), job.message, node=node)
+        return _never_seen(job, read=read, noted=noted)
     if killed := next((c for c in pod.containers if c.reason == "OOMKilled"), None):
         message = f"Container {killed.name} used more memory than its limit and was killed."
         return _as_failed(job, "OOMKilled", message, node=node, container=killed)
@@ -116,23 +153,33 @@ def _failed(job: Job, *, pods: Sequence[Pod], log: str | None, noted: tuple[str,
     culprit = _culprit(pod)
     if culprit is None:
         return _as_failed(job, _reason_of(job, noted=noted), job.message or pod.message, node=node)
-    return _by_words(job, pod=pod, culprit=culprit, log=log, node=node)
+    return _by_words(job, pod=pod, culprit=culprit, read=read, node=node)
 
 
-def _by_words(job: Job, *, pod: Pod, culprit: Container, log: str | None, node: str) -> Diagnosis:
+def _too_late(job: Job, *, pods: Sequence[Pod], read: Read, noted: tuple[str, str]) -> Diagnosis:
+    """If its time ran out before anything ran, what it waited for is the reason, not the clock."""
+    node = _node(pods)
+    if any(pod.started for pod in pods):
+        return _as_failed(job, "DeadlineExceeded", job.message or "Its deadline passed.", node=node)
+    waits = noted if noted[0] else next((wait for pod in reversed(pods) if (wait := wait_of(pod))), NOTHING)
+    waits = waits if waits[0] else read.refused or NOTHING
+    if waits[0]:
+        return _as_failed(job, waits[0], f"It waited until its deadline passed. {waits[1]}".rstrip(), node=node)
+    found = _as_failed(job, "DeadlineExceeded", job.message or "Its deadline passed.", node=node)
+    return replace(found, needs_reading=True)
+
+
+def _never_seen(job: Job, *, read: Read, noted: tuple[str, str]) -> Diagnosis:
+    """No pod of it is known: if there never was one, an Event says why."""
+    waits = noted if noted[0] else read.refused or NOTHING
+    found = _as_failed(job, _reason_of(job, noted=waits), waits[1] or job.message, node="")
+    return replace(found, needs_reading=not waits[0])
+
+
+def _by_words(job: Job, *, pod: Pod, culprit: Container, read: Read, node: str) -> Diagnosis:
     """A container that ended with an error: what its last words say."""
-    digest = digest_in(culprit.message)
-    if digest and log and says_pushed(log, image=job.image, digest=digest):
-        message = f"The image was pushed before the container ended with exit code {culprit.exit_code}."
-        return Diagnosis(
-            state=State.SUCCEEDED,
-            message=message,
-            at=job.ended_at,
-            node=node,
-            digest=digest,
-            exit_code=culprit.exit_code,
-        )
-    words = log or ("" if digest else culprit.message)
+    log = read.logs.get((pod.name, culprit.name), "")
+    words = log or ("" if digest_in(culprit.message) else culprit.message)
     reason, message = last_words(words, init=culprit.init)
     if not message:
         message = f"Container {culprit.name} ended with exit code {culprit.exit_code}" + (
@@ -140,17 +187,7 @@ def _by_words(job: Job, *, pod: Pod, culprit: Container, log: str | None, node: 
         )
     found = _as_failed(job, reason, message, node=node, container=culprit)
     # With FallbackToLogsOnError the message holds the end of the log, unless kaniko had written the digest by then.
-    untold = log is None and (reason == "BuildFailed" or bool(digest))
-    return Diagnosis(
-        state=found.state,
-        reason=found.reason,
-        message=found.message,
-        at=found.at,
-        node=node,
-        exit_code=culprit.exit_code,
-        culprit=(pod.name, culprit.name),
-        needs_log=untold,
-    )
+    return replace(found, needs_reading=not log and reason == "BuildFailed")
 
 
 def _as_failed(job: Job, reason: str, message: str, *, node: str, container: Container | None = None) -> Diagnosis:

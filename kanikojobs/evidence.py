@@ -5,8 +5,10 @@ so that a slow kubelet never holds up the watching; a row that still waits for t
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from django.db import connection
@@ -24,6 +26,7 @@ MOST_BYTES = 256 * 1024
 MOST_EVENTS = 50
 MOST_PODS = 5
 _MOST_EVENT_MESSAGE = 1000
+_CREATED_POD = re.compile(r"Created pod: ([a-z0-9][a-z0-9.-]*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +71,26 @@ def capture(wanted: Wanted) -> Captured:
         except CreationError as error:
             _note(captured, f"log of {pod}/{container}", error)
     for uid in filter(None, (wanted.uid, *wanted.pod_uids)):
-        try:
-            captured.events += map(_event, kube_watch.events_about(uid))
-        except CreationError as error:
-            _note(captured, f"Events about {uid}", error)
+        _capture_events(captured, about=uid, read=partial(kube_watch.events_about, uid))
+    if not wanted.pod_uids:
+        for pod in _created_pods(captured.events)[-MOST_PODS:]:
+            _capture_events(captured, about=pod, read=partial(kube_watch.events_about_pod, pod))
     captured.events.sort(key=lambda event: str(event["last_seen"]))
     del captured.events[:-MOST_EVENTS]
     return captured
+
+
+def _capture_events(captured: Captured, *, about: str, read: Callable[[], list[kube_watch.Json]]) -> None:
+    try:
+        captured.events += map(_event, read())
+    except CreationError as error:
+        _note(captured, f"Events about {about}", error)
+
+
+def _created_pods(events: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The pods that came and went while nobody watched: the Job controller wrote down their names."""
+    texts = [event["message"] for event in events if event["reason"] == "SuccessfulCreate"]
+    return [match[1] for text in texts if (match := _CREATED_POD.fullmatch(text))]
 
 
 def _note(captured: Captured, what: str, error: CreationError) -> None:

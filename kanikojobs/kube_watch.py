@@ -16,7 +16,7 @@ import urllib3
 from django.conf import settings
 
 from kanikojobs import kube
-from kanikojobs.errors import TransientError
+from kanikojobs.errors import CreationError, TransientError
 from kanikojobs.storable import printable
 
 SELECTOR = "app.kubernetes.io/managed-by=kanikojobs"
@@ -93,7 +93,12 @@ class Watch:
             "resourceVersion": version,
             "timeoutSeconds": str(self.seconds),
         }
-        response = kube.open_stream(f"{self.path}?{urlencode(query)}", quiet=self.quiet)
+        try:
+            response = kube.open_stream(f"{self.path}?{urlencode(query)}", quiet=self.quiet)
+        except CreationError as error:
+            if error.http_status == 410:
+                raise Expired(error.message) from None
+            raise
         with self._lock:
             self._response = response
             if self._closed:
@@ -173,7 +178,16 @@ def delete_job(name: str, *, uid: str) -> bool:
 
 def events_about(uid: str) -> list[Json]:
     """The Kubernetes Events about an object, oldest first. Raises the errors of `kanikojobs.errors`."""
-    query = urlencode({"fieldSelector": f"involvedObject.uid={uid}", "limit": "100"})
+    return _events(f"involvedObject.uid={uid}")
+
+
+def events_about_pod(name: str) -> list[Json]:
+    """The same about a pod that nobody has seen, by its name."""
+    return _events(f"involvedObject.kind=Pod,involvedObject.name={name}")
+
+
+def _events(selector: str) -> list[Json]:
+    query = urlencode({"fieldSelector": selector, "limit": "100"})
     path = f"/api/v1/namespaces/{settings.KANIKOJOBS_NAMESPACE}/events?{query}"
     return list(answer_of(kube.request("GET", path)).get("items") or [])
 

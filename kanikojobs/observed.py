@@ -5,17 +5,19 @@ them was written by others, some of it by the build itself, so nothing is truste
 """
 
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
 from kanikojobs.naming import PREFIX
+from kanikojobs.storable import printable
 
 Json = Mapping[str, Any]
 
 # The kubelet itself keeps 4096 bytes of a termination message (kubelet/container, MaxPodTerminationMessageLogLength).
 MOST_MESSAGE = 4096
+MOST_WORD = 253
 _JOB_NAME = "batch.kubernetes.io/job-name"
 
 
@@ -34,13 +36,15 @@ class Container:
 
     @property
     def started(self) -> bool:
-        return self.state != "waiting"
+        """Whether it is known to have run: a kubelet writes an end for containers that it cannot find, too."""
+        lost = self.reason == "ContainerStatusUnknown" and self.started_at is None
+        return self.state == "running" or (self.state == "terminated" and not lost)
 
 
 @dataclass(frozen=True, slots=True)
 class Pod:
     """A pod of a Kaniko Job. `unschedulable` is the scheduler's message; `disruption` the reason and message of the
-    condition DisruptionTarget."""
+    condition DisruptionTarget. `version` says which of two observations is the later one; unknown is 0."""
 
     name: str
     uid: str
@@ -54,6 +58,7 @@ class Pod:
     disruption: tuple[str, str] = ("", "")
     created_at: datetime | None = None
     containers: tuple[Container, ...] = ()
+    version: int = field(default=0, compare=False)
 
     @property
     def over(self) -> bool:
@@ -61,7 +66,7 @@ class Pod:
 
     @property
     def started(self) -> bool:
-        return any(container.started for container in self.containers)
+        return self.phase in ("Running", "Succeeded") or any(container.started for container in self.containers)
 
     def as_json(self) -> dict[str, Any]:
         """For the evidence."""
@@ -70,7 +75,11 @@ class Pod:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A Kubernetes Job. `end` is "Complete" or "Failed" once it has ended, with that condition's reason and message."""
+    """A Kubernetes Job. `end` is "Complete" or "Failed" once it has ended, with that condition's reason and message.
+
+    `ending` is the reason with which it will have failed, once its pods are gone. `failed` counts the pods that have,
+    those that the podFailurePolicy ignores left out.
+    """
 
     name: str
     uid: str
@@ -79,6 +88,8 @@ class Job:
     number: str = ""
     image: str = ""
     end: str = ""
+    ending: str = ""
+    failed: int = 0
     reason: str = ""
     message: str = ""
     ended_at: datetime | None = None
@@ -91,10 +102,14 @@ def read_job(obj: Json) -> Job:
     """A Job from the API server's JSON."""
     metadata, status = obj["metadata"], obj.get("status") or {}
     annotations, labels = metadata.get("annotations") or {}, metadata.get("labels") or {}
-    end: Json = {}
-    for condition in status.get("conditions") or ():
-        if condition.get("type") in ("Complete", "Failed") and condition.get("status") == "True":
-            end = condition
+    conditions = {
+        condition.get("type"): condition
+        for condition in status.get("conditions") or ()
+        if condition.get("status") == "True"
+    }
+    end: Json = conditions.get("Complete") or conditions.get("Failed") or {}
+    # Decided, but not in force until the last pod has gone (Kubernetes 1.31 and later).
+    ending: Json = conditions.get("FailureTarget") or {}
     return Job(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -103,7 +118,9 @@ def read_job(obj: Json) -> Job:
         number=sys.intern(labels.get(f"{PREFIX}number", "")),
         image=annotations.get(f"{PREFIX}image", ""),
         end=sys.intern(end.get("type", "")),
-        reason=sys.intern(end.get("reason") or ""),
+        ending="" if end else _word(ending.get("reason")),
+        failed=status.get("failed") or 0,
+        reason=_word(end.get("reason")),
         message=_short(end.get("message")),
         ended_at=_time(end.get("lastTransitionTime")),
         suspended=bool((obj.get("spec") or {}).get("suspend")),
@@ -126,24 +143,26 @@ def read_pod(obj: Json) -> Pod:
         name=metadata["name"],
         uid=metadata["uid"],
         job_name=_job_of(metadata),
-        phase=sys.intern(status.get("phase") or "Pending"),
-        node=sys.intern((obj.get("spec") or {}).get("nodeName") or ""),
-        reason=sys.intern(status.get("reason") or ""),
+        phase=_word(status.get("phase")) or "Pending",
+        node=_word((obj.get("spec") or {}).get("nodeName")),
+        reason=_word(status.get("reason")),
         message=_short(status.get("message")),
         terminating=bool(metadata.get("deletionTimestamp")),
-        unschedulable=_short(scheduled.get("message")) if scheduled.get("reason") == "Unschedulable" else "",
-        disruption=(sys.intern(disruption.get("reason") or ""), _short(disruption.get("message"))),
+        unschedulable=_short(scheduled.get("message") or scheduled.get("reason")),
+        # The policy that ignores disruptions asks for the condition alone, so it counts without a reason as well.
+        disruption=(_word(disruption.get("reason") or disruption.get("type")), _short(disruption.get("message"))),
         created_at=_time(metadata.get("creationTimestamp")),
         containers=tuple(
             _container(container, init=init)
-            for field, init in (("initContainerStatuses", True), ("containerStatuses", False))
-            for container in status.get(field) or ()
+            for kind, init in (("initContainerStatuses", True), ("containerStatuses", False))
+            for container in status.get(kind) or ()
         ),
+        version=_number(metadata.get("resourceVersion")),
     )
 
 
 def _container(status: Json, *, init: bool) -> Container:
-    name = sys.intern(status.get("name") or "")
+    name = _word(status.get("name"))
     state = status.get("state") or {}
     for kind in ("terminated", "running"):
         if kind in state:
@@ -152,7 +171,7 @@ def _container(status: Json, *, init: bool) -> Container:
                 name=name,
                 init=init,
                 state="terminated" if kind == "terminated" else "running",
-                reason=sys.intern(found.get("reason") or ""),
+                reason=_word(found.get("reason")),
                 message=_short(found.get("message")),
                 exit_code=found.get("exitCode"),
                 started_at=_time(found.get("startedAt")),
@@ -163,7 +182,7 @@ def _container(status: Json, *, init: bool) -> Container:
         name=name,
         init=init,
         state="waiting",
-        reason=sys.intern(waiting.get("reason") or ""),
+        reason=_word(waiting.get("reason")),
         message=_short(waiting.get("message")),
     )
 
@@ -175,9 +194,22 @@ def _job_of(metadata: Json) -> str:
     return str((metadata.get("labels") or {}).get(_JOB_NAME, ""))
 
 
+def oldest_first(pods: Iterable[Pod]) -> list[Pod]:
+    """Kubernetes counts in whole seconds; in one of them, who was put out was there before who took its place."""
+    return sorted(pods, key=lambda pod: (str(pod.created_at or ""), not pod.disruption[0], pod.name))
+
+
 def _short(text: Any) -> str:
-    # NUL and lone surrogates can be in JSON, and not in PostgreSQL's text.
-    return str(text)[:MOST_MESSAGE].replace("\x00", "\\x00").encode("utf-8", "replace").decode() if text else ""
+    return printable(str(text)[:MOST_MESSAGE]) if text else ""
+
+
+def _word(text: Any) -> str:
+    """A name or a reason: the same few come again and again, so each is held once."""
+    return sys.intern(printable(str(text)[:MOST_WORD])) if text else ""
+
+
+def _number(text: Any) -> int:
+    return int(text) if isinstance(text, str) and text.isdecimal() else 0
 
 
 def _time(text: Any) -> datetime | None:

@@ -5,8 +5,9 @@ container ended well, or when its log says `Pushed`.
 """
 
 import re
+from collections.abc import Iterable, Iterator
 
-from kanikojobs.observed import Pod
+from kanikojobs.observed import Container, Pod
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -19,6 +20,14 @@ def pushed_by(pod: Pod) -> str | None:
             if digest or pod.phase == "Succeeded":
                 return digest
     return None
+
+
+def unproven(pods: Iterable[Pod]) -> Iterator[tuple[Pod, Container, str]]:
+    """The containers that ended with an error after kaniko had written a digest, with that: their logs tell more."""
+    for pod in pods:
+        for container in pod.containers:
+            if not container.init and container.exit_code and (digest := digest_in(container.message)):
+                yield pod, container, digest
 
 
 def digest_in(message: str) -> str:

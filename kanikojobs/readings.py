@@ -15,11 +15,14 @@ from kanikojobs.errors import CreationError
 from kanikojobs.evidence import Captured, Wanted
 from kanikojobs.feeds import Act
 from kanikojobs.observed import read_pod
+from kanikojobs.tracking import Tracked
 
 log = structlog.get_logger(__name__)
 
 POD_GRACE = 0.15  # seconds that a Job's end waits for the news of its pod's
-MOST_TRIES = 4  # of reading the evidence of one Job
+MOST_TRIES = 4  # of asking for the pods of one Job, or for its evidence
+MOST_RESCUED = 16_384  # characters held in memory of the log of a pod that is leaving
+LONGEST_READING = 5.0  # seconds that a Job's end waits for a log; a kubelet that is gone with its node never answers
 LATE_EVIDENCE = 60.0  # seconds after which evidence that nobody reads is read by whoever leads
 
 
@@ -35,36 +38,53 @@ class Readings:
     def ask_pods(self, name: str) -> None:
         """Give the pods of a Job that has ended a moment to tell their end; then ask for them."""
         tracked = self._desk.tracker.jobs[name]
-        tracked.asked_for_pods = True
-        mark = partial(self._desk.tracker.mark, name)
+        tracked.asking = True
 
         def ask() -> None:
             if tracked.pods_are_told:
-                mark()
+                self._asked(tracked, name=name)
             else:
-                self._desk.urgent.submit(partial(self._pods_of, name), otherwise=mark)
+                self._ask(tracked, name=name)
 
         self._desk.agenda.after(POD_GRACE, ask)
 
-    def _pods_of(self, name: str) -> Act:
+    def _ask(self, tracked: Tracked, *, name: str, tries: int = 1) -> None:
+        call = partial(self._pods_of, tracked, name=name, tries=tries)
+        self._desk.urgent.submit(call, otherwise=partial(self._asked, tracked, name=name))
+
+    def _pods_of(self, tracked: Tracked, *, name: str, tries: int) -> Act:
         try:
             pods = [read_pod(obj) for obj in kube_watch.pods_of(name)]
         except CreationError as error:
             log.warning("pods-unknown", kaniko_job=name, reason=error.reason)
+            if tries < MOST_TRIES:
+                again = partial(self._ask, tracked, name=name, tries=tries + 1)
+                return partial(self._desk.agenda.after, 0.25 * 2**tries, again)
             pods = []
 
         def told() -> None:
             for pod in pods:
                 self._desk.tracker.pod_seen(pod)
-            self._desk.tracker.mark(name)
+            self._asked(tracked, name=name)
 
         return told
 
+    def _asked(self, tracked: Tracked, *, name: str) -> None:
+        tracked.asking, tracked.asked = False, True
+        self._desk.tracker.mark(name)
+
     def read_first(self, name: str, wanted: Wanted) -> None:
-        """Read the log without which the reason of a Job's end cannot be told."""
+        """Read what the reason of a Job's end cannot be told without; for so long as it can wait for that."""
         tracked = self._desk.tracker.jobs[name]
         tracked.reading = True
         mark = partial(self._desk.tracker.mark, name)
+
+        def too_late() -> None:
+            tracked.overdue = True
+            mark()
+
+        if not tracked.tries:
+            self._desk.agenda.after(LONGEST_READING, too_late)
 
         def done(captured: Captured) -> None:
             tracked.reading = False
@@ -113,12 +133,14 @@ class Readings:
         leaving, tracker.leaving = tracker.leaving, []
         for name, pod in leaving:
             wanted = Wanted.of(name=name, uid="", pods=[pod])
-            self._desk.urgent.submit(partial(self._read_of_leaving, name, wanted), otherwise=nothing)
+            self._desk.rescue.submit(partial(self._read_of_leaving, name, wanted), otherwise=nothing)
 
     def _read_of_leaving(self, name: str, wanted: Wanted) -> Act:
         captured = evidence.capture(wanted)
 
         def done() -> None:
+            if tracked := self._desk.tracker.jobs.get(name):
+                tracked.rescued |= {place: tail.text[-MOST_RESCUED:] for place, tail in captured.logs.items()}
             with transaction.atomic():
                 self._desk.leadership.check()
                 if row := applying.rows_of([name]).get(name):

@@ -1,8 +1,6 @@
 """Jobs without a pod: the Job controller says why in Events only, because there is no pod that could have a status."""
 
-import re
 import time
-from collections.abc import Sequence
 from functools import partial
 
 import structlog
@@ -13,29 +11,11 @@ from kanikojobs.desk import Desk, nothing
 from kanikojobs.errors import CreationError
 from kanikojobs.feeds import Act
 from kanikojobs.models import KanikoJob
-from kanikojobs.obstacles import quoted
+from kanikojobs.obstacles import refusal_of
 
 log = structlog.get_logger(__name__)
 
 FIRST_QUESTION = 2.0  # seconds without a pod, after which the Job's Events are asked why
-
-
-def of_refused_pods(messages: Sequence[str]) -> tuple[str, str] | None:
-    """Why the Job controller could not create a pod, by its FailedCreate Events; the last one counts."""
-    for message in reversed(messages):
-        text = quoted(message)
-        if "exceeded quota" in message:
-            return "QuotaExceeded", text
-        if re.search(
-            r"(?:maximum|minimum) (?:cpu|memory|ephemeral-storage|\S+) usage per|max limit to request", message
-        ):
-            return "LimitRangeExceeded", text
-        if "violates PodSecurity" in message:
-            return "PodSecurityViolated", text
-        if "serviceaccount" in message and "not found" in message:
-            return "ServiceAccountNotFound", text
-        return "PodRefused", text
-    return None
 
 
 class Refusals:
@@ -62,7 +42,7 @@ class Refusals:
             log.warning("events-unknown", kaniko_job=name, reason=error.reason)
             return nothing
         messages = [str(event.get("message")) for event in events if event.get("reason") == "FailedCreate"]
-        why = of_refused_pods(messages)
+        why = refusal_of(messages)
 
         def note() -> None:
             tracked = self._desk.tracker.jobs.get(name)

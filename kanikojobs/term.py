@@ -6,6 +6,7 @@ compare-and-swap keeps what was written from being written twice.
 """
 
 from collections import Counter
+from functools import partial
 from queue import Empty
 
 import structlog
@@ -24,6 +25,7 @@ from kanikojobs.states import State
 log = structlog.get_logger(__name__)
 
 TICK = 0.25  # seconds; how long the main thread sleeps at most
+LOOK_AGAIN = 0.5  # seconds after which a Job is looked at again whose row is not ready for what it has to say
 BATCH = 200  # Jobs per transaction
 
 
@@ -97,6 +99,8 @@ class Term:
             self._readings.ask_pods(name)
         for name, wanted in applied.read_first:
             self._readings.read_first(name, wanted)
+        for name in applied.again:
+            self._desk.agenda.after(LOOK_AGAIN, partial(self.tracker.mark, name))
         for id, wanted in applied.captures:
             self._readings.capture(id, wanted)
         for name, uid in applied.stop:

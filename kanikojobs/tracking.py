@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from kanikojobs.evidence import Captured
-from kanikojobs.observed import Job, Pod
+from kanikojobs.observed import Job, Pod, oldest_first
+from kanikojobs.obstacles import wait_of
 
 MOST_GONE_PODS = 5
 
@@ -18,34 +19,54 @@ MOST_GONE_PODS = 5
 class Tracked:
     """A Job and its pods. `job` is None while only a pod was seen; `gone` says that the Job was deleted.
 
-    `captured` holds what was read for the diagnosis, `reading` says that this is under way.
+    `ran` says that a pod of it was seen to have run; `wait` is what its pods have last said to wait for, ("", "") for
+    nothing, and None while no pod has said anything. Both outlast the pods, whose last words do not tell it any more.
+    `asking` says that the pods of an ended Job are being waited for or asked for, `asked` that this came to something.
+    `captured` holds what was read for the diagnosis, `rescued` the ends of the logs of pods that were leaving;
+    `reading` says that something is being read, `overdue` that a state cannot wait for it any longer.
     """
 
     job: Job | None = None
     pods: dict[str, Pod] = field(default_factory=dict)
     gone_pods: set[str] = field(default_factory=set)
     gone: bool = False
+    ran: bool = False
+    wait: tuple[str, str] | None = None
     reading: bool = False
+    overdue: bool = False
     captured: Captured | None = None
+    rescued: dict[tuple[str, str], str] = field(default_factory=dict)
     tries: int = 0
-    asked_for_pods: bool = False
+    asking: bool = False
+    asked: bool = False
     seen_at: float = field(default_factory=time.monotonic)
 
     def pods_in_order(self) -> list[Pod]:
-        """The oldest first."""
-        return sorted(self.pods.values(), key=lambda pod: (str(pod.created_at or ""), pod.name))
+        return oldest_first(self.pods.values())
+
+    def remember(self, pod: Pod) -> None:
+        """Take note of what a pod says now and will not say at its end."""
+        if pod.started:
+            self.ran = True
+        if wait := wait_of(pod):
+            self.wait = wait
+        elif not pod.over and not pod.terminating:
+            self.wait = ("", "")
 
     @property
     def pods_are_told(self) -> bool:
         """Whether the pods' ends are known, as far as the Job's end says that there must be some.
 
-        The two feeds are separate streams: a Job's end can arrive before the end of its pod.
+        The two feeds are separate streams: a Job's end can arrive before the end of its pod, and so can its removal.
         """
-        if self.job is None or not self.job.end:
+        if self.job is None or not (self.job.end or self.gone):
             return True
         if self.job.end == "Complete":
             return any(pod.phase == "Succeeded" for pod in self.pods.values())
-        return bool(self.pods) and all(pod.over or uid in self.gone_pods for uid, pod in self.pods.items())
+        # Those that were put out do not count: the Job went on without them, so there is another pod to hear of.
+        counted = sum(not pod.disruption[0] for pod in self.pods.values())
+        over = all(pod.over or uid in self.gone_pods for uid, pod in self.pods.items())
+        return bool(self.pods) and over and counted >= self.job.failed
 
 
 class Tracker:
@@ -119,8 +140,12 @@ class Tracker:
             return
         tracked = self.jobs.setdefault(pod.job_name, Tracked())
         before = tracked.pods.get(pod.uid)
-        if before == pod:
+        if before is not None and pod.version < before.version:
+            # What was asked for can be older than what the watch has brought since.
             return
+        if before == pod and pod.uid not in tracked.gone_pods:
+            return
+        tracked.remember(pod)
         tracked.pods[pod.uid] = pod
         tracked.gone_pods.discard(pod.uid)
         self._pod_names[pod.name] = (pod.job_name, pod.uid)

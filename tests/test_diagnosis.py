@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from kanikojobs.advice import ADVICE, advice
-from kanikojobs.diagnosis import diagnose, vanished
+from kanikojobs.diagnosis import Read, diagnose, vanished
 from kanikojobs.log_words import last_words
 from kanikojobs.observed import Container, Job, Pod, read_job, read_pod
-from kanikojobs.refusals import of_refused_pods
+from kanikojobs.obstacles import refusal_of, told_by_events
 from kanikojobs.states import State
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -46,6 +46,11 @@ def kaniko(exit_code: int | None = 1, *, message: str = "", reason: str = "Error
         "started_at": NOW,
     }
     return Container(**values | fields)
+
+
+def all_read(log: str | None) -> Read:
+    """The log of the only pod's main container, and nothing else to be had."""
+    return Read(logs={("j-0", "kaniko"): log} if log else {}, complete=True)
 
 
 def waiting(reason: str, message: str = "") -> Container:
@@ -246,7 +251,7 @@ PUSHED = {
 def test_nothing_has_failed_whose_image_was_pushed(name: str) -> None:
     pods, log = PUSHED[name]
 
-    found = diagnose(a_job(), pods=pods, log=log)
+    found = diagnose(a_job(), pods=pods, read=all_read(log))
 
     assert (found.state, found.digest) == (State.SUCCEEDED, DIGEST)
 
@@ -262,7 +267,7 @@ NOT_PUSHED = {
 @pytest.mark.parametrize("name", NOT_PUSHED)
 def test_a_digest_alone_proves_no_push(name: str) -> None:
     """kaniko writes --digest-file before it pushes (executor.DoPush)."""
-    found = diagnose(a_job(), pods=[a_pod(kaniko(1, message=DIGEST))], log=NOT_PUSHED[name])
+    found = diagnose(a_job(), pods=[a_pod(kaniko(1, message=DIGEST))], read=all_read(NOT_PUSHED[name]))
 
     assert found.state == State.FAILED
 
@@ -271,9 +276,10 @@ def test_the_log_is_asked_for_where_only_it_can_tell() -> None:
     by_digest = diagnose(a_job(), pods=[a_pod(kaniko(1, message=DIGEST))])
     by_nothing = diagnose(a_job(), pods=[a_pod(kaniko(1))])
     by_message = diagnose(a_job(), pods=[a_pod(kaniko(1, message=KANIKO_WORDS["a step"][0]))])
-    by_silence = diagnose(a_job(), pods=[a_pod(kaniko(1))], log="")
+    by_silence = diagnose(a_job(), pods=[a_pod(kaniko(1))], read=all_read(""))
 
-    assert [found.needs_log for found in (by_digest, by_nothing, by_message, by_silence)] == [True, True, False, False]
+    found = (by_digest, by_nothing, by_message, by_silence)
+    assert [one.needs_reading for one in found] == [True, True, False, False]
     assert by_message.reason == "BuildStepFailed"
     assert (by_silence.state, by_silence.reason) == (State.FAILED, "BuildFailed")
     assert by_silence.message == "Container kaniko ended with exit code 1."
@@ -385,8 +391,8 @@ def test_the_latest_pod_counts() -> None:
 
 
 def test_a_job_that_is_gone_has_vanished_unless_its_image_was_pushed() -> None:
-    assert vanished([]).reason == "JobVanished"
-    assert vanished([a_pod(kaniko(0, message=DIGEST))]).state == State.SUCCEEDED
+    assert vanished().reason == "JobVanished"
+    assert vanished(pods=[a_pod(kaniko(0, message=DIGEST))]).state == State.SUCCEEDED
 
 
 REFUSALS = {
@@ -416,12 +422,12 @@ REFUSALS = {
 def test_a_pod_that_cannot_be_created_has_its_reason(name: str) -> None:
     message, reason = REFUSALS[name]
 
-    assert of_refused_pods(["Error creating: something before", message]) == (reason, message)
+    assert refusal_of(["Error creating: something before", message]) == (reason, message)
     assert advice(reason)
 
 
 def test_no_event_is_no_reason() -> None:
-    assert of_refused_pods([]) is None
+    assert refusal_of([]) is None
 
 
 def test_every_advice_is_one_sentence_to_act_on() -> None:
@@ -450,3 +456,81 @@ def test_an_object_that_lacks_things_is_read_all_the_same(obj: dict[str, Any]) -
 
     assert (job.name, pod.name) == ("j", "j")
     assert found.state in (None, State.RUNNING)
+
+
+EVENTS: dict[str, tuple[list[dict[str, str]], tuple[str, str] | None]] = {
+    "nothing": ([], None),
+    "nothing that explains": ([{"reason": "Scheduled", "message": "Successfully assigned"}], None),
+    "a quota": (
+        [{"reason": "FailedCreate", "message": "exceeded quota: builds"}],
+        ("QuotaExceeded", "exceeded quota: builds"),
+    ),
+    "an image": (
+        [{"reason": "Pulling", "message": ""}, {"reason": "Failed", "message": 'Failed to pull image "x": not found'}],
+        ("ImagePullBackOff", 'Failed to pull image "x": not found'),
+    ),
+    "no node": ([{"reason": "FailedScheduling", "message": "0/3 nodes"}], ("Unschedulable", "0/3 nodes")),
+    "a volume": (
+        [{"reason": "FailedMount", "message": 'secret "registry" not found'}],
+        ("ContainerCannotStart", 'secret "registry" not found'),
+    ),
+    "the last of several": (
+        [{"reason": "FailedCreate", "message": "exceeded quota"}, {"reason": "FailedScheduling", "message": "0/3"}],
+        ("Unschedulable", "0/3"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EVENTS)
+def test_events_tell_why_nothing_ran(name: str) -> None:
+    events, told = EVENTS[name]
+
+    assert told_by_events(events) == told
+
+
+# As a status can look that somebody patched, and not a kubelet.
+PARTIAL: dict[str, tuple[dict[str, Any], State | None, str]] = {
+    "only a phase": ({"phase": "Running"}, State.RUNNING, ""),
+    "a container and no phase": (
+        {"containerStatuses": [{"name": "kaniko", "state": {"running": {"startedAt": None}}}]},
+        State.RUNNING,
+        "",
+    ),
+    "a disruption without a reason": (
+        {"phase": "Failed", "conditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        None,
+        "Evicted",
+    ),
+    "an init container that waits": (
+        {"initContainerStatuses": [{"name": "source", "state": {"waiting": {"reason": "ErrImagePull"}}}]},
+        None,
+        "ImagePullBackOff",
+    ),
+    "a pod that is held back": (
+        {"conditions": [{"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"}]},
+        None,
+        "Unschedulable",
+    ),
+    "a reason that PostgreSQL cannot hold": ({"phase": "Failed", "reason": "\x00" * 999}, None, "NodeRefused"),
+}
+
+
+@pytest.mark.parametrize("name", PARTIAL)
+def test_a_status_with_few_fields_is_read_for_what_it_has(name: str) -> None:
+    status, state, reason = PARTIAL[name]
+    pod = read_pod({"metadata": {"name": "j-x", "uid": "u", "resourceVersion": "12"}, "status": status})
+
+    found = diagnose(a_job("", ""), pods=[pod])
+
+    assert (found.state, found.reason) == (state, reason)
+    assert "\x00" not in pod.reason + found.message
+
+
+def test_a_pod_says_how_old_what_it_says_is() -> None:
+    read = [
+        read_pod({"metadata": {"name": "j-x", "uid": "u"} | version})
+        for version in ({"resourceVersion": "12"}, {"resourceVersion": "opaque"}, {})
+    ]
+
+    assert [pod.version for pod in read] == [12, 0, 0]
+    assert read[0] == read[1]

@@ -92,6 +92,40 @@ def test_a_wait_that_is_over_is_not_told_any_more(simulator: Simulator) -> None:
         wait_until(lambda: KanikoJob.objects.filter(state="running", reason="", message="").exists())
 
 
+@pytest.mark.parametrize("outcome", WAITS)
+def test_what_a_job_waited_for_is_told_although_it_was_over_before_anybody_watched(
+    simulator: Simulator, outcome: str
+) -> None:
+    jobs = outcome_of_each(simulator, [outcome])
+    job = jobs[outcome]
+    wait_until(lambda: {"FailedCreate", "FailedScheduling", "BackOff"} & events_of_the_namespace())
+    simulator.pass_deadline(job.name)
+    wait_until(lambda: not kube_watch.pods_of(job.name))
+
+    with watching():
+        (finished,) = wait_finished([job])
+
+    assert (finished.state, finished.reason) == ("failed", WAITS[outcome])
+
+
+def test_a_kubelet_that_does_not_give_the_log_holds_up_no_end(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kanikojobs.readings.LONGEST_READING", 0.2)
+    simulator.faults([{"do": "status", "status": 500, "path": "/log", "count": 2}])
+    simulator.outcomes(default="hang")
+    (job,) = created_jobs(1)
+    with watching():
+        wait_until(lambda: KanikoJob.objects.filter(state="running").exists())
+        simulator.write_log(job.name, "error building image: failed to execute command: exit status 1")
+        write_status("pods", pod_of(job.name), lambda status: kaniko_ended(status, exit_code=1, message=""))
+        (finished,) = wait_finished([job])
+        wait_captured([job])
+
+    assert (finished.reason, finished.message) == ("BuildFailed", "Container kaniko ended with exit code 1.")
+    assert "failed to execute command" in finished.logs.get(container="kaniko").text
+
+
 def test_a_job_whose_image_was_pushed_has_not_failed(simulator: Simulator) -> None:
     simulator.outcomes(default="hang")
     (job,) = created_jobs(1)
@@ -177,6 +211,11 @@ def test_a_leader_whose_connection_is_cut_stops_and_leads_again_from_a_fresh_lis
         assert watcher.leads
 
     assert {job.state for job in finished} == {"succeeded"}
+
+
+def events_of_the_namespace() -> set[str]:
+    path = kube_watch.pods_path().replace("/pods", "/events")
+    return {event["reason"] for event in kube.request("GET", path).body["items"]}
 
 
 def pod_of(job: str) -> str:

@@ -11,6 +11,14 @@ UNSCHEDULABLE = (
     "3 No preemption victims found for incoming pod."
 )
 
+_NEVER_RAN = {
+    "exitCode": 137,
+    "reason": "ContainerStatusUnknown",
+    "message": "The container could not be located when the pod was terminated",
+    "startedAt": None,
+    "finishedAt": None,
+}
+
 
 def _condition(kind: str, *, true: bool, moment: str, reason: str = "", message: str = "") -> Json:
     condition = {
@@ -186,8 +194,14 @@ def _end(pod: Json, *, container: Json, outcome: Outcome, started: str, moment: 
 
 
 def killed(pod: Json, *, moment: str) -> Json:
-    """Ended by a deletion: the grace period is over and the container got SIGKILL."""
-    return finished(pod, moment=moment, outcome=Outcome(name="killed", exit_code=137, reason="Error"))
+    """Ended by a deletion: the grace period is over and the containers got SIGKILL. Those that never ran, the kubelet
+    cannot find, and says so (pkg/kubelet/status, TerminatePod)."""
+    status = finished(pod, moment=moment, outcome=Outcome(name="killed", exit_code=137, reason="Error"))
+    ran = {found["name"] for found in pod["status"].get("containerStatuses", []) if "waiting" not in found["state"]}
+    for found in status["containerStatuses"]:
+        if found["name"] not in ran:
+            found["state"] = {"terminated": dict(_NEVER_RAN)}
+    return status
 
 
 def is_over(pod: Json) -> bool:
