@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 import structlog
 
 from kanikojobs import kube_watch
-from kanikojobs.errors import CreationError
+from kanikojobs.errors import CreationError, TransientError
 from kanikojobs.kube_watch import Broken, Expired, Watch
 
 log = structlog.get_logger(__name__)
@@ -27,6 +27,12 @@ WATCH_SECONDS = 290  # the API server's own upper end is 5 to 10 minutes
 # Bookmarks come about every minute, so a stream that is silent for longer is dead (a half-open connection).
 QUIET_SECONDS = 100.0
 LONGEST_BACKOFF = 5.0  # seconds
+SETTLED = 1.0  # seconds after which a watch has held for a while
+
+
+def _backoff(failures: int) -> float:
+    """Seconds to wait after so many failures in a row."""
+    return min(LONGEST_BACKOFF, 0.05 * 2**failures) * random.uniform(0.5, 1)  # noqa: S311 - no secret
 
 
 class Feed(Generic[T]):
@@ -73,28 +79,29 @@ class Feed(Generic[T]):
     def _run(self) -> None:
         failures = 0
         while not self._closed.is_set():
+            asked: float | None = None
+            watching_since = None
             try:
                 version = self._list()
+                watching_since = time.monotonic()
                 self._follow(version)
                 failures = 0
-            except Expired as problem:
-                log.info("watch-expired", path=self._path, problem=str(problem))
-            except Broken as problem:
+                continue
+            except (Expired, Broken) as problem:
                 if self._closed.is_set():
                     return
-                log.info("watch-broken", path=self._path, problem=str(problem))
-                # At once the first time, because each moment without a watch is one in which nothing is learnt.
-                self._closed.wait(random.uniform(0, 0.1))  # noqa: S311 - no secret
+                log.info(f"watch-{type(problem).__name__.lower()}", path=self._path, problem=str(problem))
             except CreationError as error:
-                failures += 1
-                wait = min(LONGEST_BACKOFF, 0.2 * 2**failures) * random.uniform(0.5, 1)  # noqa: S311
-                log.warning("watch-cannot-begin", path=self._path, reason=error.reason, retry_in=round(wait, 2))
-                self._closed.wait(wait)
+                asked = error.retry_after if isinstance(error, TransientError) else None
+                log.warning("watch-cannot-begin", path=self._path, reason=error.reason, failures=failures)
             except Exception:
                 # A bug in here must not end the watching for good, and silently.
-                failures += 1
                 log.exception("feed-failed", path=self._path)
-                self._closed.wait(min(LONGEST_BACKOFF, 0.5 * failures))
+            # A watch that broke after a while is begun anew at once, because each moment without one is a moment in
+            # which nothing is learnt. A server that ends each at once, or forgets each list, is asked ever less often.
+            held = watching_since is not None and time.monotonic() - watching_since > SETTLED
+            failures = 0 if held else failures + 1
+            self._closed.wait(max(_backoff(failures), min(asked or 0.0, LONGEST_BACKOFF)))
 
     def _list(self) -> str:
         began = time.monotonic()

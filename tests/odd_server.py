@@ -15,7 +15,7 @@ def says(*parts: bytes, every: float = 0.0) -> Script:
     """Reads a request, then sends the parts, so many seconds apart, and closes the connection."""
 
     def script(peer: socket.socket) -> None:
-        _read_request(peer)
+        request_of(peer)
         waiting = threading.Event()
         for part in parts:
             peer.sendall(part)
@@ -33,7 +33,7 @@ def answers(status: str, *, body: bytes = b"", headers: str = "", content_type: 
 
 def hangs_up(peer: socket.socket) -> None:
     """Reads a request and closes the connection."""
-    _read_request(peer)
+    request_of(peer)
 
 
 @contextmanager
@@ -90,14 +90,16 @@ def write_kubeconfig(path: Path, *, server: str, user: dict[str, object] | None 
     return str(path)
 
 
-def _read_request(peer: socket.socket) -> None:
+def request_of(peer: socket.socket) -> bytes:
+    """Reads a whole request; returns its head."""
     received = b""
     while b"\r\n\r\n" not in received:
         if not (more := peer.recv(65536)):
-            return
+            return received
         received += more
     head, _, body = received.partition(b"\r\n\r\n")
     lengths = [line.split(b":")[1] for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")]
     missing = int(lengths[0]) - len(body) if lengths else 0
     while missing > 0 and (more := peer.recv(65536)):
         missing -= len(more)
+    return head
