@@ -7,10 +7,10 @@ import pytest
 from django.utils import timezone
 
 from kanikojobs.models import DeadLetter, FailureGroup, KanikoJob, OperatorAction, ReplayRule, ReplayRun
-from kanikojobs.replay import rules
+from kanikojobs.replay import rules, runs
 from kanikojobs.states import State
 from kanikojobs.transience import TransientClass, classify
-from tests.factories import a_replay_rule
+from tests.factories import a_message, a_replay_rule
 from tests.replay_cases import AN_OPERATOR, a_failed_build, an_expired, ended, run_to_the_end
 
 pytestmark = pytest.mark.django_db
@@ -85,6 +85,41 @@ def test_a_rule_has_one_run_at_a_time() -> None:
 
     assert rules.apply(rule.pk) is None
     assert rule.runs.count() == 1
+
+
+def test_what_a_rule_has_tried_in_vain_is_left_to_a_person() -> None:
+    broken = a_message(specversion="0.3")
+    long_dead(an_expired(broken))
+    rule = a_replay_rule(enabled=True, transient_class="waited-too-long", rate=1000)
+    first = rules.apply(rule.pk)
+    assert first is not None
+
+    first = run_to_the_end(first)
+
+    assert (first.invalid, first.state) == (1, "finished")
+    assert rules.apply(rule.pk) is None
+
+
+def test_what_a_person_has_taken_from_a_rules_run_does_not_come_back_with_the_next() -> None:
+    long_dead(a_failed_build(**RATE_LIMIT))
+    rule = a_replay_rule(enabled=True)
+    run = rules.apply(rule.pk)
+    assert run is not None
+
+    runs.cancel(run_id=run.pk, author=AN_OPERATOR, reason="The registry asked us to stop.")
+
+    assert rules.apply(rule.pk) is None
+
+
+def test_a_rule_that_is_switched_off_is_so_once_and_on_record() -> None:
+    rule = a_replay_rule(enabled=True)
+
+    done = [rules.switch_off(rule_id=rule.pk, author=AN_OPERATOR, reason="Enough.") for _ in range(2)]
+
+    rule.refresh_from_db()
+    action = OperatorAction.objects.get()
+    assert (done, rule.enabled) == ([True, False], False)
+    assert (action.kind, action.reason, action.outcome) == ("change-rule", "Enough.", "disabled")
 
 
 def test_a_rule_looks_now_and_then() -> None:

@@ -3,7 +3,17 @@
 from django.urls import include, path
 from rest_framework.routers import SimpleRouter
 
-from kanikojobs.api import consumer, dead_letters, failure_groups, job_actions, replays, search, stats, views
+from kanikojobs.api import (
+    consumer,
+    dead_letters,
+    failure_groups,
+    job_actions,
+    replay_rules,
+    replays,
+    search,
+    stats,
+    views,
+)
 
 router = SimpleRouter(trailing_slash=False)
 router.register("events", views.EventViewSet)
@@ -11,6 +21,7 @@ router.register("jobs", views.KanikoJobViewSet)
 router.register("dead-letters", dead_letters.DeadLetterViewSet)
 router.register("failure-groups", failure_groups.FailureGroupViewSet)
 router.register("replays", replays.ReplayRunViewSet)
+router.register("replay-rules", replay_rules.ReplayRuleViewSet)
 
 urlpatterns = [
     path("stats", stats.StatsView.as_view(), name="stats"),

@@ -18,6 +18,9 @@ from kanikojobs.replay.selection import Selection
 
 # How often a rule looks for what has become due, in seconds, whatever its delay.
 LOOKS_EVERY = 15.0
+# What a rule may ask for: dead letters per second, and Kaniko Jobs per event.
+SLOWEST_RATE, FASTEST_RATE = 0.001, 1000.0
+FEWEST_TIMES, MOST_TIMES = 2, 100
 
 
 def claim_due() -> list[int]:
@@ -62,7 +65,10 @@ def apply(rule_id: int) -> ReplayRun | None:
 
 
 def save(rule: ReplayRule, *, author: Author) -> None:
-    """Write a rule down, with a record of who did and of all that it says. Raises `audit.ReasonMissing`."""
+    """Write a rule down, with a record of who did and of all that it says.
+
+    Raises `audit.ReasonMissing`, and `IntegrityError` for a name that is taken.
+    """
     rule.reason = audit.checked_reason(rule.reason)
     rule.made_by = author.name
     with transaction.atomic():
@@ -78,3 +84,16 @@ def save(rule: ReplayRule, *, author: Author) -> None:
                 for name in ("name", "transient_class", "delay", "rate", "max_failure_rate", "most_times")
             },
         )
+
+
+def switch_off(*, rule_id: int, author: Author, reason: str) -> bool:
+    """Switch a rule off; return whether it was on. A run that it has started goes on. Raises `audit.ReasonMissing`."""
+    reason = audit.checked_reason(reason)
+    with transaction.atomic():
+        rule = ReplayRule.objects.select_for_update().filter(pk=rule_id, enabled=True).first()
+        if rule is None:
+            return False
+        rule.enabled = False
+        rule.reason = reason
+        save(rule, author=author)
+    return True

@@ -15,6 +15,18 @@ from kanikojobs.transience import TransientClass
 MOST_IDS = 10_000
 _FINGERPRINT_LENGTH = 64
 
+# What a rule has tried and was refused, or what a person has taken from a rule's run: it would come back every time.
+_LEFT_TO_A_PERSON = ReplayItem.objects.filter(
+    letter=OuterRef("pk"),
+    run__rule__isnull=False,
+    outcome__in=[
+        ReplayItem.Outcome.INVALID,
+        ReplayItem.Outcome.NOT_OURS,
+        ReplayItem.Outcome.CONFLICT,
+        ReplayItem.Outcome.WITHDRAWN,
+    ],
+)
+
 
 class SelectionError(ValueError):
     """A filter that means nothing; the message says which part, and what to write instead."""
@@ -32,7 +44,8 @@ class Selection:
     parser_id: str = ""
     died_from: datetime | None = None
     died_until: datetime | None = None
-    # These two are the rules': passing trouble, and Kaniko Jobs per event up to this number.
+    # These two are the rules': passing trouble, and Kaniko Jobs per event up to this number, without what a rule has
+    # tried in vain.
     transient_class: str = ""
     most_number: int | None = None
 
@@ -61,7 +74,7 @@ class Selection:
             letters = letters.filter(fingerprint__in=groups.values("fingerprint"))
         if self.most_number is not None:
             # Letters that are about no Kaniko Job have no number.
-            letters = letters.exclude(kaniko_job__number__gt=self.most_number)
+            letters = letters.exclude(kaniko_job__number__gt=self.most_number).filter(~Exists(_LEFT_TO_A_PERSON))
         return letters
 
     def replayable(self, *, cut_off: datetime) -> QuerySet[DeadLetter]:

@@ -18,12 +18,14 @@ class RuleForm(forms.ModelForm):
     transient_class = forms.ChoiceField(choices=TransientClass.choices, label="Passing trouble")
     reason = forms.CharField(max_length=audit.MOST_REASON_CHARACTERS, label="Why")
     most_times = forms.IntegerField(
-        min_value=2,
-        max_value=100,
+        min_value=rules.FEWEST_TIMES,
+        max_value=rules.MOST_TIMES,
         initial=3,
         help_text="Kaniko Jobs per event, the first included, after which a person has to look.",
     )
-    rate = forms.FloatField(min_value=0.001, max_value=1000, initial=1, help_text="Dead letters per second.")
+    rate = forms.FloatField(
+        min_value=rules.SLOWEST_RATE, max_value=rules.FASTEST_RATE, initial=1, help_text="Dead letters per second."
+    )
     max_failure_rate = forms.FloatField(
         min_value=0, max_value=100, initial=50, help_text="Percent that may fail again before it stops."
     )
