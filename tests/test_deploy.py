@@ -1,5 +1,6 @@
 """The deploy files: every overlay renders, the API server would take it, and all that is referenced is there."""
 
+import json
 import os
 import re
 import shutil
@@ -452,6 +453,56 @@ def test_the_dockerfile_passes_hadolint() -> None:
     done = subprocess.run([hadolint, "--no-color", "deploy/Dockerfile"], cwd=CHECKOUT, capture_output=True, text=True)
 
     assert done.stdout + done.stderr == ""
+
+
+def last_stage() -> list[tuple[str, str]]:
+    """The instructions of the image itself, with their arguments: the stages before it are thrown away."""
+    joined = re.sub(r"\\\n(?:\s*#[^\n]*\n)*\s*", "", re.sub(r"^#[^\n]*\n", "", DOCKERFILE, flags=re.MULTILINE))
+    stage = joined[joined.rindex("FROM ") :]
+    found = [(line.partition(" ")[0], line.partition(" ")[2]) for line in stage.splitlines() if line.strip()]
+    assert {instruction for instruction, _ in found} <= {
+        "FROM",
+        "RUN",
+        "COPY",
+        "WORKDIR",
+        "ENV",
+        "USER",
+        "EXPOSE",
+        "CMD",
+    }
+    return found
+
+
+def test_the_image_has_no_tools_to_build_with_and_no_secret() -> None:
+    runs = [arguments for instruction, arguments in last_stage() if instruction == "RUN"]
+    copies = [arguments for instruction, arguments in last_stage() if instruction == "COPY"]
+
+    assert any(re.search(r"pip uninstall .*\bsetuptools wheel pip\b", arguments) for arguments in runs)
+    for arguments in runs:
+        assert not re.search(r"\b(apt|apt-get|apk|curl|wget|git|gcc|make|pip3? install)\b", arguments), arguments
+    # Nothing of the checkout, and of the stages before it only what they have made.
+    assert copies == ["--from=application /opt/kanikojobs /opt/kanikojobs"]
+    for _, arguments in last_stage():
+        assert not re.search(r"SECRET|PASSWORD|TOKEN|_KEY", arguments), arguments
+
+
+def test_the_image_does_nothing_as_root_that_stays_and_starts_without_a_shell() -> None:
+    instructions = [instruction for instruction, _ in last_stage()]
+    command = json.loads(dict(last_stage())["CMD"])
+
+    assert max(n for n, what in enumerate(instructions) if what in ("RUN", "COPY")) < instructions.index("USER")
+    assert command[0] == "gunicorn"
+    assert "--bind=0.0.0.0:8000" in command
+
+
+def test_without_a_builder_make_says_what_is_missing(tmp_path: Path) -> None:
+    make = shutil.which("make")
+    assert make is not None
+
+    done = subprocess.run([make, "image"], cwd=CHECKOUT, env={"PATH": str(tmp_path)}, capture_output=True, text=True)
+
+    assert "make image needs docker or podman." in done.stderr
+    assert done.returncode == 2
 
 
 def test_the_image_runs_as_the_user_and_on_the_port_that_the_pods_say() -> None:
