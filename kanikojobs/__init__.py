@@ -21,5 +21,5 @@ One event's way through the house, and the order to read the files in:
 7. seen: `stats` is the read side of `admin/`, `api/` and `metrics`; `health` answers the orchestrator
 8. gone: `retention/` removes what is old and needed by nobody
 
-`messages` and `errors` are the words that these share; `checks` and `logs` serve all of it.
+`messages` and `errors` are the words that these share; `checks`, `logs` and `database_time` serve all of it.
 """

@@ -3,13 +3,15 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 from django.db import transaction
 
 from kanikojobs import failure_groups, fingerprints, letters, tallies
 from kanikojobs.cursors import binding_cursor
+from kanikojobs.database_time import now
 from kanikojobs.failure_groups import Death
 from kanikojobs.letters import Letter
 from kanikojobs.messages import IntakeResult, Message, Outcome
@@ -39,14 +41,14 @@ _TYPES = {
     "event_id": "bigint",
     "kaniko_job_id": "bigint",
     "times_seen": "integer",
+    "arrived_at": "timestamptz",
 }
 _COLUMNS = ", ".join(_TYPES)
 # `%b`: bodies go as they are, and not in hexadecimal digits.
 _ARRAYS = ", ".join(f"{'%b' if type == 'bytea' else '%s'}::{type}[]" for type in _TYPES.values())
 _RECORD = f"""
-    INSERT INTO kanikojobs_deadletter AS letter ({_COLUMNS}, arrived_at)
-    SELECT {_COLUMNS}, COALESCE(arrived_at, clock_timestamp())
-    FROM unnest({_ARRAYS}, %s::timestamptz[]) AS died ({_COLUMNS}, arrived_at)
+    INSERT INTO kanikojobs_deadletter AS letter ({_COLUMNS})
+    SELECT {_COLUMNS} FROM unnest({_ARRAYS}) AS died ({_COLUMNS})
     -- One order for everybody, lest two consumers with the same letters deadlock.
     ORDER BY message_hash, cause, origin
     ON CONFLICT (message_hash, cause, origin) WHERE state = 'open' AND kaniko_job_id IS NULL
@@ -66,9 +68,9 @@ def record_from_broker(messages: Sequence[Message]) -> IntakeResult:
     """Drain the broker's dead-letter queue into rows: committed when this returns."""
     dead = [letters.of_broker(message) for message in messages]
     with transaction.atomic():
-        record(dead)
+        ids = record(dead)
         tallies.add(tallies.counts(Counter(f"dead-letter/{letter.cause}" for letter in dead)))
-    return IntakeResult(outcomes=(Outcome.DEAD,) * len(messages))
+    return IntakeResult(outcomes=(Outcome.DEAD,) * len(messages), letters=ids)
 
 
 def record_failed_creations(failures: Mapping[int, str]) -> None:
@@ -101,12 +103,17 @@ def record(dead: Sequence[Letter]) -> tuple[int, ...]:
 
     Must run inside the transaction that settles the messages.
     """
+    if not dead:
+        return ()
+    moment = now()
     # The same letter twice in one INSERT would touch its row twice, which ON CONFLICT refuses.
     times: Counter[Key] = Counter()
     unique: dict[Key, Letter] = {}
-    for letter in dead:
+    for place, letter in enumerate(dead):
         key = (letters.message_hash(letter), str(letter.cause), str(letter.origin), letter.kaniko_job_id or 0)
-        unique[key] = letter
+        # In the order in which they were handed over, whatever the order in which they are written.
+        arrived_at = letter.arrived_at or moment + timedelta(microseconds=place)
+        unique.setdefault(key, replace(letter, arrived_at=arrived_at))
         times[key] += 1
     ids: list[int] = []
     deaths: list[Death] = []
@@ -163,7 +170,7 @@ def _death(letter: Letter, *, times: int, group: Group, opened: bool) -> Death:
 
 
 def _row(key: Key, letter: Letter, *, times: int, group: Group) -> tuple[Any, ...]:
-    """The columns in the order of `_TYPES`, and the time of arrival."""
+    """The columns in the order of `_TYPES`."""
     faults = [{"path": printable(fault.path), "problem": printable(fault.problem)} for fault in letter.faults]
     return (
         str(letter.cause),

@@ -28,10 +28,14 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class IntakeResult:
-    """What became of a batch: one outcome per message in its order, and the faults of the dead ones by position."""
+    """What became of a batch: one outcome per message in its order, and the faults of the dead ones by position.
+
+    `letters` are the ids of the dead letters that messages from RabbitMQ's dead-letter queue became.
+    """
 
     outcomes: tuple[Outcome, ...]
     faults: Mapping[int, tuple[Fault, ...]] = field(default_factory=dict)
+    letters: tuple[int, ...] = ()
 
     @property
     def recorded(self) -> int:

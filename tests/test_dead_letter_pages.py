@@ -11,6 +11,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
+from kanikojobs.database_time import now
 from kanikojobs.models import (
     DeadLetter,
     FailureGroup,
@@ -22,7 +23,6 @@ from kanikojobs.models import (
     ReplayRun,
 )
 from kanikojobs.replay import runs
-from kanikojobs.replay.plan import now
 from kanikojobs.replay.selection import Selection
 from tests.factories import a_message, a_replay_rule
 from tests.replay_cases import AN_OPERATOR, a_failed_build, an_expired, an_invalid, every_case, run_to_the_end

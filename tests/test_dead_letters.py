@@ -94,6 +94,25 @@ def test_a_letter_that_was_dealt_with_is_not_opened_again(state: DeadLetter.Stat
 
 
 @pytest.mark.django_db
+def test_letters_of_one_batch_arrived_in_the_order_in_which_they_were_handed_over() -> None:
+    bodies = [str(number).encode() for number in range(20)]
+
+    dead_letters.record([letter(body=body) for body in bodies])
+
+    arrived = DeadLetter.objects.order_by("arrived_at").values_list("body", flat=True)
+    assert [bytes(body) for body in arrived] == bodies
+
+
+@pytest.mark.django_db
+def test_bodies_that_are_too_large_to_be_written_at_once_are_all_written() -> None:
+    bodies = [bytes([number]) * (dead_letters.MOST_BYTES_AT_ONCE // 2) for number in range(5)]
+
+    dead_letters.record([letter(body=body) for body in bodies])
+
+    assert {bytes(body) for body in DeadLetter.objects.values_list("body", flat=True)} == set(bodies)
+
+
+@pytest.mark.django_db
 def test_a_clock_that_was_set_back_loses_no_letter() -> None:
     dead_letters.record([letter()])
     later = datetime.now(UTC) + timedelta(hours=1)

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import signal
+from collections.abc import Callable, Iterator
 from io import StringIO
 
 import pytest
@@ -98,7 +100,7 @@ def test_it_exits_with_1_when_the_run_has_stopped_by_itself() -> None:
         (["--reason", "OOMKilled", "--reason", "Evicted"], "--reason: one"),
         (["--yes", "--note", "x" * 501], "--note: Say why"),
         (["--from-broker", "--id", "3"], "--from-broker"),
-        (["--from-broker", "--probe", "3"], "--from-broker"),
+        (["--from-broker", "--reason", "expired"], "--from-broker"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )
@@ -148,6 +150,21 @@ def test_each_filter_is_understood() -> None:
     assert counted == filters
 
 
+def test_the_estimated_time_is_that_of_what_would_be_replayed() -> None:
+    for _ in range(4):
+        an_expired()
+
+    said = replay_dlq("--dry-run", "--limit", "2", "--rate", "1")
+
+    assert re.search(r"estimated time to hand over\W+2 s", said)
+
+
+def test_a_filter_is_shown_as_it_is_and_never_as_markup() -> None:
+    said = replay_dlq("--dry-run", "--third-party", "[/red]")
+
+    assert "Plan: third party: [/red]" in said
+
+
 def test_with_nothing_that_matches_all_is_well() -> None:
     assert "There is nothing to replay." in replay_dlq("--yes", "--reason", "expired")
 
@@ -177,16 +194,32 @@ def test_interrupted_it_pauses_the_run(start_command: StartCommand) -> None:
     assert 0 < run.handled < 30
 
 
-@pytest.mark.django_db(transaction=True)
-@pytest.mark.usefixtures("queues")
-def test_straight_from_the_broker_what_is_good_is_queued_and_the_rest_is_a_dead_letter() -> None:
+@pytest.fixture
+def dead_in_rabbitmq(queues: None) -> Iterator[Callable[..., None]]:
+    """Puts messages with these bodies into the dead-letter queue."""
     link = amqp.connect(settings.RABBITMQ_URL, name="tests")
     amqp.declare(link, topology())
+
+    def put(*bodies: bytes) -> None:
+        amqp.publish(
+            link,
+            [Publication("", settings.KANIKOJOBS_DLQ, body, "application/cloudevents+json", {}) for body in bodies],
+        )
+
+    yield put
+    link.close()
+
+
+def still_there() -> int:
+    return amqp.depths(settings.RABBITMQ_URL, queues=[settings.KANIKOJOBS_DLQ])[settings.KANIKOJOBS_DLQ]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_straight_from_the_broker_what_is_good_is_queued_and_the_rest_is_a_dead_letter(
+    dead_in_rabbitmq: Callable[..., None],
+) -> None:
     bodies = [a_message().body, a_message().body, b"{ broken"]
-    amqp.publish(
-        link,
-        [Publication("", settings.KANIKOJOBS_DLQ, body, "application/cloudevents+json", {}) for body in bodies],
-    )
+    dead_in_rabbitmq(*bodies)
 
     planned = replay_dlq("--from-broker")
     with pytest.raises(CommandError, match=r"1 of 3 failed again\.") as failure:
@@ -194,29 +227,50 @@ def test_straight_from_the_broker_what_is_good_is_queued_and_the_rest_is_a_dead_
 
     assert "3 messages wait" in planned
     assert failure.value.returncode == 1
-    assert amqp.depths(settings.RABBITMQ_URL, queues=[settings.KANIKOJOBS_DLQ]) == {settings.KANIKOJOBS_DLQ: 0}
+    assert still_there() == 0
     assert set(JobStartEvent.objects.values_list("origin", "event_id")) == {
         ("replay", json.loads(body)["id"]) for body in bodies[:2]
     }
-    assert bytes(DeadLetter.objects.get().body) == b"{ broken"
-    link.close()
+    assert bytes(DeadLetter.objects.get(state="open").body) == b"{ broken"
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.usefixtures("queues")
-def test_straight_from_the_broker_no_more_than_the_limit_is_taken() -> None:
-    link = amqp.connect(settings.RABBITMQ_URL, name="tests")
-    amqp.declare(link, topology())
-    amqp.publish(
-        link,
-        [
-            Publication("", settings.KANIKOJOBS_DLQ, a_message().body, "application/cloudevents+json", {})
-            for _ in range(5)
-        ],
-    )
+def test_straight_from_the_broker_leaves_a_run_with_author_reason_and_an_outcome_for_each(
+    dead_in_rabbitmq: Callable[..., None],
+) -> None:
+    twice = a_message().body
+    dead_in_rabbitmq(twice, b"{ broken", twice, a_message().body)
+
+    with pytest.raises(CommandError, match=r"1 of 3 failed again\."):
+        replay_dlq("--from-broker", "--yes", "--note", "Draining was off.", "--batch", "2", "--probe", "3")
+
+    run = ReplayRun.objects.get()
+    action = OperatorAction.objects.get()
+    outcomes = run.items.order_by("position").values_list("outcome", "event__event_id", "kaniko_job__number")
+    assert (run.total, run.queued, run.invalid, run.reason) == (3, 2, 1, "Draining was off.")
+    assert [outcome for outcome, _, _ in outcomes] == ["queued", "invalid", "queued"]
+    assert outcomes[0][1:] == (json.loads(twice)["id"], 1)
+    assert (action.kind, action.by, action.reason) == ("replay", run.author_name, "Draining was off.")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_straight_from_the_broker_no_more_than_the_limit_is_taken(dead_in_rabbitmq: Callable[..., None]) -> None:
+    dead_in_rabbitmq(*(a_message().body for _ in range(5)))
 
     said = replay_dlq("--from-broker", "--yes", "--limit", "2", "--batch", "1", "--rate", "50")
 
-    assert "2 messages: 2 queued for a build" in said
-    assert amqp.depths(settings.RABBITMQ_URL, queues=[settings.KANIKOJOBS_DLQ]) == {settings.KANIKOJOBS_DLQ: 3}
-    link.close()
+    assert "2 messages were taken and are 2 dead letters now." in said
+    assert ReplayRun.objects.get().queued == 2
+    assert still_there() == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_nothing_is_taken_from_the_broker_for_a_note_that_cannot_be_kept(
+    dead_in_rabbitmq: Callable[..., None],
+) -> None:
+    dead_in_rabbitmq(a_message().body)
+
+    with pytest.raises(CommandError, match="--note: Say why"):
+        replay_dlq("--from-broker", "--yes", "--note", "x" * 501)
+
+    assert still_there() == 1

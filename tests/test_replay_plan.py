@@ -6,8 +6,9 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from kanikojobs.database_time import now
 from kanikojobs.models import DeadLetter, FailureGroup, JobStartEvent, KanikoJob, ReplayItem
-from kanikojobs.replay.plan import now, plan
+from kanikojobs.replay.plan import plan
 from kanikojobs.replay.runs import Pace, start
 from kanikojobs.replay.selection import Selection, SelectionError, parse
 from tests.factories import a_dead_letter, a_replay_item

@@ -13,9 +13,10 @@ import pytest
 from django.db import connection, connections, transaction
 
 from kanikojobs import dead_letters, retry, tallies
+from kanikojobs.database_time import now
 from kanikojobs.models import DeadLetter, FailureGroup, JobStartEvent, KanikoJob, ReplayItem, ReplayRun
 from kanikojobs.replay import mending, running, runs
-from kanikojobs.replay.plan import now, plan
+from kanikojobs.replay.plan import plan
 from kanikojobs.replay.runs import NothingToReplay, Pace
 from kanikojobs.replay.selection import Selection
 from tests.factories import a_message

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from kanikojobs import audit, dead_letters, intake, letters
+from kanikojobs.database_time import now
 from kanikojobs.messages import Message
 from kanikojobs.models import (
     DeadLetter,
@@ -18,7 +19,6 @@ from kanikojobs.models import (
     ReplayRun,
 )
 from kanikojobs.replay import disposal, mending, results, running, runs
-from kanikojobs.replay.plan import now
 from kanikojobs.replay.runs import NothingToReplay, Pace, PaceError
 from kanikojobs.replay.selection import Selection
 from kanikojobs.states import State

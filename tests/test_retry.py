@@ -15,9 +15,9 @@ from rest_framework.test import APIClient
 from deploy.local.simulator import Simulator
 from kanikojobs import audit, kube, kube_watch, retry
 from kanikojobs.audit import Author
+from kanikojobs.database_time import now
 from kanikojobs.models import DeadLetter, FailureGroup, KanikoJob, OperatorAction
 from kanikojobs.replay import runs
-from kanikojobs.replay.plan import now
 from kanikojobs.replay.selection import Selection
 from kanikojobs.retry import OverridesInvalid
 from kanikojobs.states import FINISHED, State

@@ -26,9 +26,10 @@ from kanikojobs.api.dead_letter_forms import (
 from kanikojobs.api.permissions import MayAct
 from kanikojobs.api.serializers import DeadLetterSerializer
 from kanikojobs.api.views import ListAndItem
+from kanikojobs.database_time import now
 from kanikojobs.models import DeadLetter
 from kanikojobs.replay import disposal, mending, running, runs
-from kanikojobs.replay.plan import now, plan
+from kanikojobs.replay.plan import plan
 from kanikojobs.replay.runs import NothingToReplay
 from kanikojobs.replay.selection import Selection
 

@@ -12,9 +12,9 @@ from rest_framework.response import Response
 from kanikojobs.api.acting import FilterAndReasonSerializer, ReasonSerializer, author
 from kanikojobs.api.permissions import MayAct
 from kanikojobs.api.views import ListAndItem, NewestFirst
+from kanikojobs.database_time import now
 from kanikojobs.models import ReplayItem, ReplayRun
 from kanikojobs.replay import runs
-from kanikojobs.replay.plan import now
 from kanikojobs.replay.runs import NothingToReplay, Pace, PaceError
 
 

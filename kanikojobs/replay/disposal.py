@@ -6,8 +6,8 @@ from django.db import connection, transaction
 
 from kanikojobs import audit, failure_groups
 from kanikojobs.audit import Author
+from kanikojobs.database_time import now
 from kanikojobs.models import DeadLetter, OperatorAction
-from kanikojobs.replay.plan import now
 from kanikojobs.replay.selection import Selection
 
 Kind = OperatorAction.Kind

@@ -1,37 +1,28 @@
-"""Straight from RabbitMQ's dead-letter queue back through intake, for those who have switched its draining off.
+"""Straight from RabbitMQ's dead-letter queue, for those who have switched its draining off.
 
-Committed before it is acknowledged, as everywhere. What is still invalid becomes a dead letter in Postgres. There is
-no run on record for it, because the messages are no rows before; the events say `replay` as their origin.
+The messages become dead letters, committed before they are acknowledged, as everywhere; then they are replayed by a
+run like any other, with author, reason and an outcome for each. What is still invalid stays an open dead letter.
 """
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kanikojobs import amqp, intake
-from kanikojobs.messages import IntakeResult
-from kanikojobs.models import JobStartEvent
+from kanikojobs import amqp, dead_letters
+from kanikojobs.replay.selection import MOST_IDS
 
+# A run of these names each; the rest is for the next one.
+MOST_AT_ONCE = MOST_IDS
 MOST_BYTES = 64 * 1024 * 1024
 QUIET = 0.5  # seconds without a delivery, after which RabbitMQ is asked whether that was all
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Taken:
-    """What has been taken from the queue so far."""
+    """How many messages were taken, and the ids of the dead letters that they are: equal messages are one."""
 
-    messages: int = 0
-    recorded: int = 0
-    duplicates: int = 0
-    dead: int = 0
-    not_ours: int = 0
-
-    def add(self, result: IntakeResult) -> None:
-        self.messages += len(result.outcomes)
-        self.recorded += result.recorded
-        self.duplicates += result.duplicates
-        self.dead += result.dead
-        self.not_ours += result.not_ours
+    messages: int
+    letters: tuple[int, ...]
 
 
 def depth(url: str, *, queue: str) -> int:
@@ -39,35 +30,33 @@ def depth(url: str, *, queue: str) -> int:
     return amqp.depths(url, queues=[queue]).get(queue, 0)
 
 
-def replay(
+def take(
     url: str,
     *,
     queue: str,
     batch: int,
-    rate: float | None = None,
-    limit: int | None = None,
-    on_progress: Callable[[Taken], None] = lambda taken: None,
+    limit: int = MOST_AT_ONCE,
+    on_progress: Callable[[int], None] = lambda messages: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Taken:
-    """Take up to `limit` messages at `rate` per second until the queue is empty. What is held when it stops goes back.
+    """Take up to `limit` messages until the queue is empty. What is held when it stops goes back.
 
-    Raises one of `amqp.CONNECTION_ERRORS`, and what `intake.record` raises.
+    Raises one of `amqp.CONNECTION_ERRORS`.
     """
-    taken = Taken()
+    messages = 0
+    letters: dict[int, None] = {}
     connection = amqp.connect(url, name="kanikojobs replay_dlq")
     try:
         consumer = amqp.Consumer(connection, queue=queue, prefetch=batch)
-        started = quiet_since = time.monotonic()
-        while not stopped() and not consumer.cancelled and (limit is None or taken.messages < limit):
+        quiet_since = time.monotonic()
+        while not stopped() and not consumer.cancelled and messages < limit:
             connection.process_data_events(time_limit=0.1)
-            most = batch if limit is None else min(batch, limit - taken.messages)
-            if rate is not None:
-                most = min(most, int((time.monotonic() - started) * rate) + 1 - taken.messages)
-            if most > 0 and (deliveries := consumer.take(most=most, most_bytes=MOST_BYTES)):
-                messages = [delivery.message for delivery in deliveries]
-                taken.add(intake.record(messages, origin=JobStartEvent.Origin.REPLAY))
+            if deliveries := consumer.take(most=min(batch, limit - messages), most_bytes=MOST_BYTES):
+                recorded = dead_letters.record_from_broker([delivery.message for delivery in deliveries])
                 consumer.acknowledge(up_to=deliveries[-1].tag)
-                on_progress(taken)
+                messages += len(deliveries)
+                letters |= dict.fromkeys(recorded.letters)
+                on_progress(messages)
                 quiet_since = time.monotonic()
             elif not consumer.waiting and time.monotonic() - quiet_since > QUIET:
                 if not consumer.depth():
@@ -77,4 +66,4 @@ def replay(
     finally:
         if connection.is_open:
             connection.close()
-    return taken
+    return Taken(messages, tuple(letters))

@@ -65,14 +65,6 @@ class ReplayPlan:
         return min(self.total, limit or self.total) / (rate or UNPACED_RATE)
 
 
-def now() -> datetime:
-    """The database's time: cut-offs are compared with times that it wrote."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT clock_timestamp()")
-        moment: datetime = cursor.fetchone()[0]
-        return moment
-
-
 def seen_until() -> datetime:
     """The time up to which every death can be seen: before the start of what is being written at this moment.
 

@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from django.conf import settings
 from django.db import connection
 
+from kanikojobs.database_time import now
 from kanikojobs.models import ReplayItem, ReplayRun
-from kanikojobs.replay.plan import now
 
 State = ReplayRun.State
 

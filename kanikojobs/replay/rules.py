@@ -10,9 +10,9 @@ from django.db import connection, transaction
 
 from kanikojobs import audit
 from kanikojobs.audit import Author
+from kanikojobs.database_time import now
 from kanikojobs.models import OperatorAction, ReplayRule, ReplayRun
 from kanikojobs.replay import runs
-from kanikojobs.replay.plan import now
 from kanikojobs.replay.runs import NothingToReplay, Pace
 from kanikojobs.replay.selection import Selection
 

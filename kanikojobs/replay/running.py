@@ -14,10 +14,10 @@ import structlog
 from django.db import connection, transaction
 
 from kanikojobs import claims
+from kanikojobs.database_time import now
 from kanikojobs.models import ReplayRun
 from kanikojobs.replay import handling, results
 from kanikojobs.replay.forecast import Outcome
-from kanikojobs.replay.plan import now
 
 log = structlog.get_logger(__name__)
 

@@ -9,9 +9,9 @@ from django.db.models import QuerySet
 
 from kanikojobs import audit, claims
 from kanikojobs.audit import Author
+from kanikojobs.database_time import now
 from kanikojobs.models import DeadLetter, OperatorAction, ReplayItem, ReplayRule, ReplayRun
 from kanikojobs.replay import results
-from kanikojobs.replay.plan import now
 from kanikojobs.replay.selection import Selection
 
 Kind = OperatorAction.Kind

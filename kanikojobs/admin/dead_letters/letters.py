@@ -16,9 +16,9 @@ from django.utils.safestring import SafeString
 from kanikojobs import audit, inspection
 from kanikojobs.admin.acting import ReasonForm, attempt, author_of, needs
 from kanikojobs.admin.rows import ReadOnlyAdmin
+from kanikojobs.database_time import now
 from kanikojobs.models import DeadLetter, FailureGroup, JobStartEvent, OperatorAction
 from kanikojobs.replay import disposal, mending, running, runs
-from kanikojobs.replay.plan import now
 from kanikojobs.replay.runs import NothingToReplay, Pace
 from kanikojobs.replay.selection import MOST_IDS, Selection
 

@@ -1,33 +1,31 @@
 """`manage.py replay_dlq`: plan a replay of dead letters, start it, and follow it to its end.
 
 The run is a row, and the cluster of workers goes on with it if this process ends; while it lives it helps. Exit code 0
-means that all is well, 1 that some failed again or that the run is not finished, 2 that the arguments make no sense.
+means that all were handed over and none is known to have failed again, 1 that some did or that the run was stopped, 2
+that the arguments make no sense.
 """
 
 import signal
 import sys
-import time
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.utils import timezone
-from django.utils.dateparse import parse_datetime, parse_time
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from kanikojobs import amqp
-from kanikojobs.audit import ReasonMissing, at_the_command_line
-from kanikojobs.models import DeadLetter, FailureGroup, ReplayRun
-from kanikojobs.replay import from_broker, running, runs
+from kanikojobs.audit import ReasonMissing, at_the_command_line, checked_reason
+from kanikojobs.database_time import now
+from kanikojobs.models import DeadLetter, ReplayRun
+from kanikojobs.replay import from_broker, runs
+from kanikojobs.replay.arguments import selection_of
+from kanikojobs.replay.following import follow, progress_bar, stopping_on
 from kanikojobs.replay.plan import plan
 from kanikojobs.replay.runs import NothingToReplay, Pace, PaceError
-from kanikojobs.replay.selection import Selection, SelectionError, parse
+from kanikojobs.replay.selection import Selection, SelectionError
 from kanikojobs.replay.tables import as_text, plan_table, result_table
 
 FAILED_AGAIN, USAGE = 1, 2
-FEWEST_CHARACTERS_OF_A_GROUP = 8
 
 
 class Command(BaseCommand):
@@ -61,7 +59,9 @@ class Command(BaseCommand):
         how.add_argument("--note", default="", help="Why; it is kept with the run.")
         how.add_argument("--wait", type=float, default=60.0, metavar="SECONDS", help="For the last results, at most.")
         how.add_argument(
-            "--from-broker", action="store_true", help="Take messages straight from RabbitMQ's dead-letter queue."
+            "--from-broker",
+            action="store_true",
+            help=f"Replay messages, at most {from_broker.MOST_AT_ONCE}, from RabbitMQ's dead-letter queue.",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -79,9 +79,12 @@ class Command(BaseCommand):
             )
         except (SelectionError, PaceError) as error:
             raise CommandError(str(error), returncode=USAGE) from None
-        note = options["note"] or "Replayed from the command line."
+        try:
+            note = checked_reason(options["note"] or "Replayed from the command line.")
+        except ReasonMissing as missing:
+            raise CommandError(f"--note: {missing}", returncode=USAGE) from None
         if options["from_broker"]:
-            self.from_broker(selection=selection, pace=pace, options=options)
+            self.from_broker(selection=selection, pace=pace, note=note, options=options)
             return
         planned = plan(selection=selection, most=options["limit"])
         self.stdout.write(as_text(plan_table(planned, rate=pace.rate, limit=options["limit"])))
@@ -91,10 +94,16 @@ class Command(BaseCommand):
         if not self.confirmed(options, question=f"Replay {min(planned.total, options['limit'] or planned.total)}?"):
             self.stdout.write("Nothing was replayed. Add --yes to do it.")
             return
+        self.replay(selection=selection, cut_off=planned.cut_off, pace=pace, note=note, options=options)
+
+    def replay(
+        self, *, selection: Selection, cut_off: datetime, pace: Pace, note: str, options: dict[str, Any]
+    ) -> None:
+        """Start the run and follow it."""
         try:
             run = runs.start(
                 selection=selection,
-                cut_off=planned.cut_off,
+                cut_off=cut_off,
                 pace=pace,
                 author=at_the_command_line(),
                 reason=note,
@@ -103,8 +112,6 @@ class Command(BaseCommand):
         except NothingToReplay as nothing:
             self.stdout.write(str(nothing))
             return
-        except ReasonMissing as missing:
-            raise CommandError(f"--note: {missing}", returncode=USAGE) from None
         self.stdout.write(f"Replay {run.pk} has {run.total} dead letters. It goes on in the cluster if this ends.")
         run = follow(run, wait=options["wait"])
         self.stdout.write(as_text(result_table(run)))
@@ -119,137 +126,40 @@ class Command(BaseCommand):
             return False
         return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
 
-    def from_broker(self, *, selection: Selection, pace: Pace, options: dict[str, Any]) -> None:
-        if selection != Selection() or pace.probe or pace.max_failure_rate is not None:
+    def from_broker(self, *, selection: Selection, pace: Pace, note: str, options: dict[str, Any]) -> None:
+        if selection != Selection():
             raise CommandError(
-                "--from-broker takes messages as they come: it knows --limit, --rate and --batch only.",
-                returncode=USAGE,
+                "--from-broker takes messages as they come: it knows no filter but --limit.", returncode=USAGE
             )
         if not settings.RABBITMQ_URL:
             raise CommandError("RABBITMQ_URL is not set. Write amqp://user:password@host:5672/.", returncode=USAGE)
         url, queue = settings.RABBITMQ_URL, settings.KANIKOJOBS_DLQ
         try:
             waiting = from_broker.depth(url, queue=queue)
-            count = min(waiting, options["limit"] or waiting)
+            count = min(waiting, options["limit"] or waiting, from_broker.MOST_AT_ONCE)
             self.stdout.write(f"{waiting} messages wait in {queue}.")
             if not count or not self.confirmed(options, question=f"Take {count}?"):
                 self.stdout.write("Nothing was taken." + (" Add --yes to do it." if count else ""))
                 return
             asked: list[int] = []
-            with _stopping_on(signal.SIGINT, signal.SIGTERM, into=asked), _progress("taking", total=count) as bar:
-                taken = from_broker.replay(
+            with stopping_on(signal.SIGINT, signal.SIGTERM, into=asked), progress_bar("taking", total=count) as bar:
+                taken = from_broker.take(
                     url,
                     queue=queue,
                     batch=pace.batch,
-                    rate=pace.rate,
-                    limit=options["limit"],
-                    on_progress=lambda taken: bar.update(bar.task_ids[0], completed=taken.messages),
+                    limit=count,
+                    on_progress=lambda messages: bar.update(bar.task_ids[0], completed=messages),
                     stopped=lambda: bool(asked),
                 )
         except amqp.CONNECTION_ERRORS as error:
             raise CommandError(f"RabbitMQ cannot be reached: {type(error).__name__} {error}".rstrip()) from None
-        self.stdout.write(
-            f"{taken.messages} messages: {taken.recorded} queued for a build, {taken.duplicates} duplicates, "
-            f"{taken.dead} dead again, {taken.not_ours} not ours"
-        )
-        if taken.dead:
-            raise CommandError(f"{taken.dead} of {taken.messages} failed again.", returncode=FAILED_AGAIN)
-
-
-def selection_of(options: dict[str, Any]) -> Selection:
-    """Raises `SelectionError`."""
-    causes = [reason for reason in options["reason"] if reason in DeadLetter.Cause.values]
-    reasons = [reason for reason in options["reason"] if reason not in DeadLetter.Cause.values]
-    if len(reasons) > 1:
-        raise SelectionError(f"--reason: one Kaniko Job's reason at a time, not {' and '.join(reasons)}")
-    if reasons and not reasons[0].isalnum():
-        raise SelectionError(f"--reason: {reasons[0]!r} is neither a cause nor a CamelCase reason")
-    return parse(
-        {
-            "ids": options["id"],
-            "groups": [fingerprint_of(group) for group in options["group"]],
-            "causes": causes,
-            "reason": reasons[0] if reasons else "",
-            "third_party_id": options["third_party"],
-            "parser_id": options["parser"],
-            "died_from": moment_of("--since", options["since"]),
-            "died_until": moment_of("--until", options["until"]),
-        }
-    )
-
-
-def fingerprint_of(group: str) -> str:
-    """The whole fingerprint of a group by its start. Raises `SelectionError`."""
-    if len(group) < FEWEST_CHARACTERS_OF_A_GROUP:
-        raise SelectionError(f"--group: write at least {FEWEST_CHARACTERS_OF_A_GROUP} characters of its fingerprint")
-    found = list(FailureGroup.objects.filter(fingerprint__startswith=group).values_list("fingerprint", flat=True)[:2])
-    if len(found) != 1:
-        raise SelectionError(f"--group: {'no group starts' if not found else 'several groups start'} with {group!r}")
-    return found[0]
-
-
-def moment_of(option: str, text: str | None) -> str | None:
-    """A time of today as a whole one. Raises `SelectionError`."""
-    if not text:
-        return None
-    try:
-        if clock := parse_time(text):
-            return datetime.combine(timezone.now().date(), clock, tzinfo=UTC).isoformat()
-        if moment := parse_datetime(text):
-            return (moment if timezone.is_aware(moment) else timezone.make_aware(moment)).isoformat()
-    except ValueError:
-        pass
-    raise SelectionError(f"{option}: {text!r} is no time; write 14:00 (today, UTC) or 2026-01-31T14:00:00Z")
-
-
-def follow(run: ReplayRun, *, wait: float) -> ReplayRun:
-    """Drive the run until it is over, or until `wait` seconds after its last item. Ctrl-C pauses it."""
-    asked: list[int] = []
-    with _stopping_on(signal.SIGINT, signal.SIGTERM, into=asked), _progress("replaying", total=run.total) as progress:
-        all_out_at: float | None = None
-        while run.is_live and not asked:
-            for due in running.claim_due(run_id=run.pk):
-                running.advance(due, seconds=1)
-            run.refresh_from_db()
-            progress.update(progress.task_ids[0], completed=run.handled)
-            if run.state == ReplayRun.State.SETTLING:
-                all_out_at = all_out_at or time.monotonic()
-                if time.monotonic() - all_out_at >= wait:
-                    break
-            time.sleep(min(0.2, max(0.0, (run.next_step_at - timezone.now()).total_seconds())))
-    if asked and run.is_live:
-        reason = f"Interrupted ({signal.Signals(asked[0]).name})."
-        runs.pause(run_id=run.pk, author=at_the_command_line(), reason=reason)
-        run.refresh_from_db()
-    return run
-
-
-class _stopping_on:  # noqa: N801 - reads as a statement
-    """Within it these signals are noted instead of ending the process."""
-
-    def __init__(self, *numbers: signal.Signals, into: list[int]) -> None:
-        self.numbers, self.into = numbers, into
-        self.before: dict[int, Any] = {}
-
-    def __enter__(self) -> None:
-        try:
-            for number in self.numbers:
-                self.before[number] = signal.signal(number, lambda received, _frame: self.into.append(received))
-        except ValueError:
-            pass  # not in the main thread, where no signal arrives
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-
-def _progress(word: str, *, total: int) -> Progress:
-    """A bar on the terminal, none elsewhere."""
-    console = Console(stderr=True)
-    columns = (TextColumn(word), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    progress = Progress(*columns, console=console, disable=not console.is_terminal)
-    progress.add_task(word, total=total)
-    return progress
+        self.stdout.write(f"{taken.messages} messages were taken and are {len(taken.letters)} dead letters now.")
+        if waiting > taken.messages:
+            self.stdout.write(f"{waiting - taken.messages} still wait in {queue}.")
+        if asked:
+            raise CommandError("Interrupted: nothing was replayed. `replay_dlq` replays them.", returncode=FAILED_AGAIN)
+        if taken.letters:
+            self.replay(selection=Selection(ids=taken.letters), cut_off=now(), pace=pace, note=note, options=options)
 
 
 def tell(run: ReplayRun) -> None:
