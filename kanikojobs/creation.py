@@ -17,7 +17,7 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection, transaction
 from django_q.exceptions import TimeoutException
 
-from kanikojobs import claims, dead_letters, durations, outages, stopping, tallies, verdicts
+from kanikojobs import claims, dead_letters, durations, logs, outages, stopping, tallies, verdicts
 from kanikojobs.cursors import binding_cursor
 from kanikojobs.errors import ClusterUnavailable
 from kanikojobs.heartbeats import instance_name
@@ -265,19 +265,24 @@ def settle(calls: Calls, *, token: UUID) -> CreationResult:
                 increments.setdefault(f"creation/{verdict.outcome}", tallies.Increment()).observe(verdict.duration)
         increments |= durations.waits({move.id for move in moves if move.to == State.CREATED and move.id in moved})
         tallies.add(increments)
-    for job, verdict in reached:
-        log.info(
-            "attempt-finished",
-            event_id=job.build.event_id,
-            correlation_id=job.build.correlation_id,
-            trace_id=job.build.traceparent[3:35],
-            kaniko_job=job.name,
-            attempt=job.attempt_number,
-            outcome=str(verdict.outcome),
-            reason=verdict.reason,
-            http_status=verdict.http_status,
-            ms=round(verdict.duration * 1000, 1),
-        )
+    logs.steps(
+        __name__,
+        "attempt-finished",
+        (
+            {
+                "event_id": job.build.event_id,
+                "correlation_id": job.build.correlation_id,
+                "trace_id": job.build.traceparent[3:35],
+                "kaniko_job": job.name,
+                "attempt": job.attempt_number,
+                "outcome": str(verdict.outcome),
+                "reason": verdict.reason,
+                "http_status": verdict.http_status,
+                "ms": round(verdict.duration * 1000, 1),
+            }
+            for job, verdict in reached
+        ),
+    )
     states = [move.to for move in moves if move.id in moved]
     return CreationResult(
         created=states.count(State.CREATED),
