@@ -19,6 +19,7 @@ from kanikojobs.models import FailureGroup, FailureGroupHour, Heartbeat, KanikoJ
 from kanikojobs.pausing import Pause
 from kanikojobs.states import State
 from kanikojobs.tallies import WAIT_BUCKETS, Total
+from kanikojobs.templatetags.humane import length_of_time
 
 BEHIND_AFTER = timedelta(seconds=30)
 FAILING_FROM = 0.05
@@ -237,8 +238,8 @@ def _verdict(
     if pause.paused:
         return "behind", f"Consuming is paused by {pause.by}: {pause.reason}"
     if waiting.oldest_queued_at and now - waiting.oldest_queued_at > BEHIND_AFTER:
-        age = round((now - waiting.oldest_queued_at).total_seconds())
-        return "behind", f"{waiting.queued} Kaniko Jobs wait, the oldest for {age} s."
+        jobs = "1 Kaniko Job waits" if waiting.queued == 1 else f"{waiting.queued} Kaniko Jobs wait"
+        return "behind", f"{jobs}, the oldest for {length_of_time(now - waiting.oldest_queued_at)}."
     return "well", "Events come in, Jobs come out."
 
 

@@ -90,7 +90,15 @@ def test_afterwards_it_comes_from_the_row(simulator: Simulator, viewer: Client) 
     assert source == "source: prepared the build context\n"
 
 
-@pytest.mark.parametrize("path", ["", "?follow=1", "?container=nobody"])
+def test_who_follows_a_log_that_is_still_to_come_is_asked_to_come_again(simulator: Simulator, viewer: Client) -> None:
+    job = a_kaniko_job(namespace="kaniko-builds")
+
+    answer = viewer.get(f"/async-jobs/jobs/{job.pk}/logs?follow=1")
+
+    assert (answer.status_code, answer["Retry-After"], answer.content) == (204, "5", b"")
+
+
+@pytest.mark.parametrize("path", ["", "?container=nobody"])
 def test_where_there_is_no_log_it_is_not_found(simulator: Simulator, viewer: Client, path: str) -> None:
     job = a_kaniko_job(namespace="kaniko-builds")
 

@@ -73,7 +73,7 @@ def test_it_is_behind_when_the_oldest_waits_too_long() -> None:
     seen = overview.overview()
 
     assert seen.mood == "behind"
-    assert seen.sentence.startswith("1 Kaniko Jobs wait, the oldest for 12")
+    assert seen.sentence.startswith("1 Kaniko Job waits, the oldest for 2 min")
 
 
 @pytest.mark.usefixtures("everybody_alive")

@@ -2,11 +2,13 @@
 
 from typing import Any
 
+from django.apps import apps
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import URLPattern, path, reverse
+from django.urls import NoReverseMatch, URLPattern, path, reverse
 from django.utils.decorators import method_decorator
+from django.utils.html import format_html
 from django.views.decorators.http import require_POST
 
 from kanikojobs import audit, pausing
@@ -16,11 +18,23 @@ from kanikojobs.models import OperatorAction
 
 @admin.register(OperatorAction)
 class OperatorActionAdmin(ReadOnlyAdmin):
-    list_display = ("at", "by", "kind", "target_type", "target_id", "reason", "via")
+    list_display = ("at", "by", "kind", "target", "reason", "via")
     list_filter = ("kind", "via", "at")
     search_fields = ("by__exact", "target_id__exact")
     search_help_text = "A whole user name or target id."
     change_list_template = "admin/kanikojobs/operatoraction/change_list.html"
+
+    @admin.display(description="target")
+    def target(self, act: OperatorAction) -> str:
+        """The row that it was done to, with a link to its page; nothing for what concerns the system."""
+        if not act.target_id:
+            return ""
+        try:
+            words = apps.get_model("kanikojobs", act.target_type)._meta.verbose_name
+            address = reverse(f"admin:kanikojobs_{act.target_type}_change", args=[act.target_id])
+        except (LookupError, NoReverseMatch):
+            return f"{act.target_type} {act.target_id}"
+        return format_html('<a href="{}">{} {}</a>', address, words, act.target_id)
 
     def get_urls(self) -> list[URLPattern]:
         switch = path(

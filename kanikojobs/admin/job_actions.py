@@ -14,7 +14,7 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.http import require_POST
 
 from kanikojobs import audit, job_logs, retry
-from kanikojobs.admin.rows import ReadOnlyAdmin
+from kanikojobs.admin.rows import ReadOnlyAdmin, tone
 from kanikojobs.advice import advice
 from kanikojobs.models import Drift, JobEvidence, KanikoJob, OperatorAction
 from kanikojobs.retry import Act, OverridesInvalid
@@ -125,6 +125,7 @@ def _story(job: KanikoJob) -> dict[str, Any]:
     finished = job.state in FINISHED
     return {
         "finished": finished,
+        "tone": tone(job.state),
         "advice": advice(job.reason),
         "evidence": JobEvidence.objects.filter(kaniko_job=job).first(),
         "logs": list(job.logs.order_by("id")),

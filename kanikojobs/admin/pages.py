@@ -14,7 +14,7 @@ from django.utils.safestring import SafeString
 
 from kanikojobs import finding
 from kanikojobs.admin.job_actions import JobActions
-from kanikojobs.admin.rows import PriorityFilter, ReadOnlyAdmin, ReasonFilter
+from kanikojobs.admin.rows import PriorityFilter, ReadOnlyAdmin, ReasonFilter, mark, tone
 from kanikojobs.advice import advice
 from kanikojobs.models import Drift, JobAttempt, JobStartEvent, KanikoJob, Outage, PruneRun
 from kanikojobs.timeline import timeline
@@ -38,8 +38,50 @@ class JobStartEventAdmin(ReadOnlyAdmin):
     payloads = ("data", "extensions", "content_hash")
     search_fields = ("event_id",)
     search_help_text = SEARCH_HELP
-    exclude = ("content_hash", "data", "extensions")
     readonly_fields = ("sent_data", "sent_extensions", "kaniko_jobs")
+    fieldsets = (
+        (
+            "What was asked for",
+            {
+                "fields": (
+                    "third_party_id",
+                    "parser_id",
+                    "correlation_id",
+                    "job_name",
+                    "source_url",
+                    "priority",
+                    "build_type",
+                    "runtime",
+                    "build_timeout",
+                    "kaniko_jobs",
+                ),
+                "classes": ["facts"],
+            },
+        ),
+        ("What was sent", {"fields": ("sent_data", "sent_extensions"), "classes": ["facts"]}),
+        (
+            "How it came",
+            {
+                "fields": (
+                    "event_id",
+                    "source",
+                    "type",
+                    "subject",
+                    "time",
+                    "specversion",
+                    "datacontenttype",
+                    "dataschema",
+                    "origin",
+                    "received_at",
+                    "times_seen",
+                    "last_seen_at",
+                    "trace_id",
+                    "traceparent",
+                ),
+                "classes": ["facts"],
+            },
+        ),
+    )
     change_form_template = "admin/event.html"
 
     def change_view(
@@ -53,7 +95,7 @@ class JobStartEventAdmin(ReadOnlyAdmin):
                 for entry in timeline(event)
             ]
             if latest := event.kaniko_jobs.order_by("number").last():
-                context |= {"latest": latest, "advice": advice(latest.reason)}
+                context |= {"latest": latest, "tone": tone(latest.state), "advice": advice(latest.reason)}
             if event.trace_id and settings.KANIKOJOBS_TRACE_URL:
                 context["trace_url"] = settings.KANIKOJOBS_TRACE_URL.replace("{trace_id}", quote(event.trace_id))
         return super().change_view(request, object_id, form_url, context | (extra_context or {}))
@@ -119,7 +161,7 @@ class JobAttemptInline(admin.TabularInline):
 class KanikoJobAdmin(JobActions):
     list_display = (
         "name",
-        "state",
+        "marked_state",
         "reason",
         "third_party_id",
         "parser_id",
@@ -131,6 +173,10 @@ class KanikoJobAdmin(JobActions):
     search_fields = ("name",)
     search_help_text = SEARCH_HELP
     inlines = (JobAttemptInline,)
+
+    @admin.display(description="state", ordering="state")
+    def marked_state(self, job: KanikoJob) -> SafeString:
+        return mark(job.get_state_display(), tone=tone(job.state))
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[KanikoJob], search_term: str

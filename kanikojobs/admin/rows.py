@@ -6,10 +6,24 @@ from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 
 from kanikojobs.admin.paging import CappedPaginator, KeysetChangeList
 from kanikojobs.advice import ADVICE
 from kanikojobs.models import HIGHEST_PRIORITY, LOWEST_PRIORITY
+from kanikojobs.states import State
+
+# How a state looks, in lists (`mark`) and as a page's verdict.
+TONES = {State.SUCCEEDED: "well", State.FAILED: "failing", State.CANCELLED: "behind"}
+
+
+def tone(state: str) -> str:
+    return TONES.get(State(state), "going")
+
+
+def mark(words: str, *, tone: str) -> SafeString:
+    return format_html('<span class="mark {}">{}</span>', tone, words)
 
 
 class PriorityFilter(admin.SimpleListFilter):
@@ -60,6 +74,10 @@ class ReadOnlyAdmin(admin.ModelAdmin):
     def get_sortable_by(self, request: HttpRequest) -> Any:
         # Another order than the index's would sort the whole table.
         return () if tuple(self.get_ordering(request)) == ("-id",) else super().get_sortable_by(request)
+
+    def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> Any:
+        """All fields side by side, unless a page groups its own."""
+        return self.fieldsets or [(None, {"fields": self.get_fields(request, obj), "classes": ["facts"]})]
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

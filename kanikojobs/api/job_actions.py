@@ -18,6 +18,7 @@ from kanikojobs import audit, job_logs, retry
 from kanikojobs.api.serializers import KanikoJobSerializer
 from kanikojobs.errors import CreationError
 from kanikojobs.models import KanikoJob, OperatorAction
+from kanikojobs.states import UNFINISHED
 
 
 class MayRetry(BasePermission):
@@ -102,7 +103,7 @@ def _answer(act: retry.Act) -> Response:
 class LogsView(APIView):
     """The log of a Kaniko Job, redacted: from its pod while it runs, afterwards what was kept of it.
 
-    With `follow=1` the lines come as they are written, until the container ends.
+    With `follow=1` the lines come as they are written, until the container ends; 204 says that there are none yet.
     """
 
     queryset = KanikoJob.objects.all()
@@ -112,15 +113,18 @@ class LogsView(APIView):
             OpenApiParameter("follow", OpenApiTypes.BOOL, description="Wait for further lines."),
             OpenApiParameter("container", OpenApiTypes.STR, description="`kaniko` if not said."),
         ],
-        responses={(200, "text/plain"): OpenApiTypes.STR},
+        responses={(200, "text/plain"): OpenApiTypes.STR, 204: None},
         tags=["jobs"],
     )
     def get(self, request: Request, pk: int) -> HttpResponseBase:
         job = KanikoJob.objects.filter(pk=pk).first()
         place = job_logs.chosen(job, container=request.query_params.get("container", "")) if job else None
+        follow = request.query_params.get("follow", "").lower() in ("1", "true", "yes")
+        if place is None and follow and job is not None and job.state in UNFINISHED:
+            # Whoever waits for lines, as the page of a running build does, has done nothing wrong: ask again.
+            return HttpResponse(status=HTTPStatus.NO_CONTENT, headers={"Retry-After": "5", "Cache-Control": "no-store"})
         if place is None:
             raise Http404("There is no such Kaniko Job, or it has no log yet.")
-        follow = request.query_params.get("follow", "").lower() in ("1", "true", "yes")
         try:
             found = job_logs.lines(place, follow=follow)
         except job_logs.TooManyFollowers:

@@ -88,7 +88,7 @@ class FailureGroupAdmin(ReadOnlyAdmin):
         "last",
         "first",
         "affected",
-        "cause",
+        "died_of",
         "assignee",
     )
     list_filter = (NewSinceFilter, "state", "cause", TransientFilter)
@@ -131,6 +131,10 @@ class FailureGroupAdmin(ReadOnlyAdmin):
     def first(self, group: FailureGroup) -> str:
         return f"{group.first_seen_at:%d %b %H:%M}"
 
+    @admin.display(description="cause", ordering="cause")
+    def died_of(self, group: FailureGroup) -> str:
+        return dict(DeadLetter.Cause.choices).get(group.cause, group.cause)
+
     @admin.display(description="parties")
     def affected(self, group: FailureGroup) -> str:
         return f"{len(group.third_parties)}{'+' if group.more_third_parties else ''}"
@@ -162,6 +166,7 @@ class FailureGroupAdmin(ReadOnlyAdmin):
             "opts": self.opts,
             "original": group,
             "title": "Failure group",
+            "died_of": self.died_of(group),
             "sample": inspection.masked_text(group.sample),
             "bars": bars(group),
             "letters": list(letters.order_by("-last_died_at")[:20]) if may_view_letters else [],
@@ -242,7 +247,7 @@ def sparkline(values: list[int]) -> SafeString:
         if value
     )
     return format_html(
-        '<svg class="spark" viewBox="0 0 {} 24" width="96" height="24" role="img" aria-label="{}"><path d="{}"/></svg>',
+        '<svg class="spark" viewBox="0 0 {} 24" width="72" height="24" role="img" aria-label="{}"><path d="{}"/></svg>',
         4 * len(values),
         f"per hour: {', '.join(map(str, values))}",
         path_,

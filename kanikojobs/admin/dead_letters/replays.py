@@ -278,7 +278,7 @@ def described(run: ReplayRun) -> str:
 
 def rest_of(run: ReplayRun) -> timedelta | None:
     """How long handing over the rest takes, by how it went so far."""
-    if not run.is_unfinished or not run.handled or run.handled >= run.total:
+    if not run.is_live or not run.handled or run.handled >= run.total:
         return None
     if run.rate:
         return timedelta(seconds=round((run.total - run.handled) / run.rate))
