@@ -7,6 +7,7 @@ from uuid import UUID
 from django_q.tasks import async_task
 
 from kanikojobs import creation
+from kanikojobs.models import PruneRun
 from kanikojobs.replay import rules, running
 from kanikojobs.replay.running import DueStep
 from kanikojobs.retention import pruning
@@ -30,10 +31,15 @@ def apply_rule(rule_id: int) -> str:
     return f"rule {rule_id}: {f'replay {run.pk}' if run else 'nothing due'}"
 
 
-def prune() -> str:
-    """Prune for some seconds. What is left is another task, so that no worker is away from its Kaniko Jobs for long."""
-    run = pruning.begin()
-    if pruning.prune(seconds=pruning.TASK_SECONDS):
+def prune(run_id: int | None = None) -> str:
+    """Prune for some seconds: go on with that run, or, when it is time, with whichever nobody is at.
+
+    What is left is another task, so that no worker is away from its Kaniko Jobs for long.
+    """
+    run = pruning.begin() if run_id is None else PruneRun.objects.get(pk=run_id)
+    if not run.ongoing or (run_id is None and pruning.is_at_work(run)):
+        return f"pruning {run.pk} is left to others"
+    if pruning.prune(share=pruning.SHARE, seconds=pruning.TASK_SECONDS):
         return f"pruning {run.pk} is finished"
-    async_task("kanikojobs.tasks.prune", q_options={"task_name": f"pruning {run.pk}", "save": False})
+    async_task("kanikojobs.tasks.prune", run.pk, q_options={"task_name": f"pruning {run.pk}", "save": False})
     return f"pruning {run.pk} goes on"

@@ -21,6 +21,12 @@ from tests.old_rows import a_built_event
 pytestmark = pytest.mark.django_db
 
 
+@pytest.fixture(autouse=True)
+def without_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pruning, "SHARE", 100.0)
+    monkeypatch.setattr(pruning, "TASK_SECONDS", 600.0)
+
+
 def test_migrating_makes_one_schedule_however_often_it_is_done() -> None:
     Schedule.objects.all().delete()
 
@@ -70,17 +76,41 @@ def test_when_it_is_due_a_worker_gets_the_task() -> None:
 
 def test_a_task_that_does_not_finish_leaves_the_rest_to_another(monkeypatch: pytest.MonkeyPatch) -> None:
     a_built_event()
-    monkeypatch.setattr(pruning, "TASK_SECONDS", 0)
-
+    monkeypatch.setattr(pruning, "TASK_SECONDS", 0.0)
     tasks.prune()
 
-    assert SignedPackage.loads(OrmQ.objects.get().payload)["func"] == "kanikojobs.tasks.prune"
-    assert JobStartEvent.objects.exists()
-    monkeypatch.setattr(pruning, "TASK_SECONDS", 600)
+    following = SignedPackage.loads(OrmQ.objects.get().payload)
     OrmQ.objects.all().delete()
-    assert tasks.prune() == f"pruning {PruneRun.objects.get().pk} is finished"
+    monkeypatch.setattr(pruning, "TASK_SECONDS", 600.0)
+    told = tasks.prune(*following["args"])
+
+    run = PruneRun.objects.get()
+    assert (following["func"], following["args"]) == ("kanikojobs.tasks.prune", (run.pk,))
+    assert told == f"pruning {run.pk} is finished"
     assert not OrmQ.objects.exists()
     assert not JobStartEvent.objects.exists()
+
+
+def test_a_day_later_the_run_is_left_to_whoever_is_at_it_and_else_taken_up() -> None:
+    a_built_event()
+    run = pruning.begin()
+    PruneRun.objects.update(last_batch_at=timezone.now())
+
+    at_work = tasks.prune()
+    PruneRun.objects.update(last_batch_at=timezone.now() - timedelta(hours=1))
+    taken_up = tasks.prune()
+
+    assert at_work == f"pruning {run.pk} is left to others"
+    assert taken_up == f"pruning {run.pk} is finished"
+
+
+def test_a_task_whose_run_is_finished_begins_no_other() -> None:
+    run = PruneRun.objects.create(ongoing=False, finished_at=timezone.now())
+
+    told = tasks.prune(run.pk)
+
+    assert told == f"pruning {run.pk} is left to others"
+    assert PruneRun.objects.count() == 1
 
 
 @pytest.mark.django_db(transaction=True)

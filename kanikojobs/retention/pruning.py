@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
@@ -28,13 +28,15 @@ BATCH = 250
 SHARE = 10.0
 # For how long a worker of the cluster does it at a time.
 TASK_SECONDS = 5.0
+# Without a batch for so long, whoever was at it has ended.
+AT_WORK = timedelta(minutes=5)
 # Without a row of one that is going on: somebody else is in the middle of a batch.
 ELSEWHERE_PAUSE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one transaction has removed, by kind, and whether the run is finished with it."""
+    """What one transaction has removed, by kind, which kind it was at, and whether the run is finished with it."""
 
     kind: str
     removed: Mapping[str, int]
@@ -74,6 +76,11 @@ def begin() -> PruneRun:
     return PruneRun.objects.get(ongoing=True)
 
 
+def is_at_work(run: PruneRun) -> bool:
+    """Whether somebody has done a batch of it lately."""
+    return run.last_batch_at is not None and datetime.now(UTC) - run.last_batch_at < AT_WORK
+
+
 def prune(
     *,
     share: float = SHARE,
@@ -106,16 +113,14 @@ def _next_batch() -> Batch | None:
         run = PruneRun.objects.select_for_update(skip_locked=True).filter(ongoing=True).first()
         if run is None:
             return None
-        names = list(KINDS)
-        # A version of this software with other kinds may have begun it.
-        kind = KINDS.get(run.kind, KINDS[names[0]])
-        removed, last = _remove(kind, after=run.after)
-        if last is None:
-            following = names[names.index(kind.name) + 1 :]
-            run.kind, run.after = (following[0], 0) if following else (kind.name, 0)
-            run.ongoing = bool(following)
-        else:
-            run.kind, run.after = kind.name, last
+        removed, last = Counter[str](), None
+        for kind in _from(run.kind):
+            removed, last = _remove(kind, after=run.after)
+            if last is not None:
+                break
+            # Nothing old is left of it.
+            run.after = 0
+        run.kind, run.after, run.ongoing = kind.name, last or 0, last is not None
         run.removed = dict(Counter(run.removed) + removed)
         run.last_batch_at = datetime.now(UTC)
         run.finished_at = None if run.ongoing else run.last_batch_at
@@ -124,6 +129,12 @@ def _next_batch() -> Batch | None:
     if not run.ongoing:
         log.info("pruned", run=run.pk, **run.removed)
     return Batch(kind=kind.name, removed=removed, finished=not run.ongoing)
+
+
+def _from(name: str) -> list[Kind]:
+    """The kinds from this one on; all of them at the beginning, and for the run of a version that had others."""
+    names = list(KINDS)
+    return [KINDS[name] for name in names[names.index(name) if name in names else 0 :]]
 
 
 def _remove(kind: Kind, *, after: int) -> tuple[Counter[str], int | None]:
