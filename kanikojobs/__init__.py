@@ -15,7 +15,7 @@ One event's way through the house, and the order to read the files in:
    row, and `applying` writes it. `readings` fetch what is missing and `evidence` keeps what Kubernetes throws away
    (`redaction`); `refusals`, `absences` and `sweeping` are about Jobs without pods, rows without Jobs and Jobs without
    rows, `deletions` about Jobs that nobody wants; `retry` is what people do, with `advice`; `concurrency` and `lines`
-   keep the builds of one parser apart, `outcomes` tells how they ended
+   keep the builds of one parser apart, `outcomes` and `outbox` tell how they ended
 6. failures: `fingerprints` tells which are equal, `failure_groups` counts them, `inspection` shows one dead letter;
    `replay/` plans, runs and stops its way back through intake, and `audit` keeps who did what and why
 7. seen: `stats` is the read side of `admin/`, `api/` and `metrics`; `health` answers the orchestrator

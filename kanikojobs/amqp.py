@@ -1,7 +1,7 @@
 """RabbitMQ, and the only importer of pika: connect, declare the topology, take deliveries, publish with confirms."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -254,15 +254,34 @@ def publish(connection: BlockingConnection, publications: Iterable[Publication])
     channel.confirm_delivery()
     count = 0
     for publication in publications:
-        channel.basic_publish(
-            publication.exchange,
-            publication.routing_key,
-            publication.body,
-            pika.BasicProperties(
-                content_type=publication.content_type, headers=dict(publication.headers), delivery_mode=2
-            ),
-            mandatory=True,
-        )
+        _publish(channel, publication)
         count += 1
     channel.close()
     return count
+
+
+def publish_each(connection: BlockingConnection, publications: Iterable[Publication]) -> Iterator[bool]:
+    """Publish with confirms, one after the other; give for each whether it has reached a queue.
+
+    What was given before an error is confirmed. Raises one of `CONNECTION_ERRORS`.
+    """
+    channel = connection.channel()
+    channel.confirm_delivery()
+    for publication in publications:
+        try:
+            _publish(channel, publication)
+        except UNROUTABLE:
+            yield False
+        else:
+            yield True
+    channel.close()
+
+
+def _publish(channel: BlockingChannel, publication: Publication) -> None:
+    channel.basic_publish(
+        publication.exchange,
+        publication.routing_key,
+        publication.body,
+        pika.BasicProperties(content_type=publication.content_type, headers=dict(publication.headers), delivery_mode=2),
+        mandatory=True,
+    )

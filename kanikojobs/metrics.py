@@ -22,7 +22,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from kanikojobs import amqp, backlog, heartbeats, outages, pausing, tallies
+from kanikojobs import amqp, backlog, heartbeats, outages, outbox, pausing, tallies
 from kanikojobs.advice import ADVICE
 from kanikojobs.messages import Outcome
 from kanikojobs.models import DeadLetter, Drift, Heartbeat, JobAttempt, JobStartEvent, ReplayItem
@@ -50,6 +50,7 @@ class PostgresCollector(Collector):
                 *_creation(totals),
                 *_intake(totals),
                 *_after_creation(totals),
+                *_outcomes(totals),
                 *_backlog(),
                 *_processes(),
                 *_outages(totals),
@@ -200,6 +201,25 @@ def _after_creation(totals: Totals) -> Iterator[Metric]:
         prefix="drift/",
         known=[str(kind) for kind in Drift.Kind],
     )
+
+
+def _outcomes(totals: Totals) -> Iterator[Metric]:
+    yield _counter(
+        totals,
+        "kanikojobs_outcome_events",
+        "Outcome events: confirmed by RabbitMQ, or bound for no queue.",
+        label="outcome",
+        prefix="outcome-event/",
+        known=["published", "unroutable"],
+    )
+    unpublished = outbox.backlog()
+    yield _gauge(
+        "kanikojobs_outcome_events_waiting",
+        f"Outcome events that are not published yet, counted up to {outbox.MOST_COUNTED}.",
+        unpublished.waiting,
+    )
+    age = (datetime.now(UTC) - unpublished.oldest).total_seconds() if unpublished.oldest else 0.0
+    yield _gauge("kanikojobs_oldest_outcome_event_seconds", "Age of the one that waits longest.", max(0.0, age))
 
 
 def _backlog() -> Iterator[Metric]:

@@ -2,17 +2,19 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
+import psycopg
 import pytest
 from django.conf import settings as django_settings
-from django.db import transaction
+from django.db import connection, transaction
 from pytest_django import Settings
 
 from deploy.local.rabbitmq import RabbitMQ
 from deploy.local.simulator import Simulator
 from deploy.local.stack import Given
-from kanikojobs import amqp, cloudevent, intake, outcomes, retry
+from kanikojobs import amqp, cloudevent, intake, outbox, outcomes, retry, tallies
 from kanikojobs.audit import Author
 from kanikojobs.models import KanikoJob, Move, OperatorAction, OutcomeEvent
 from kanikojobs.states import FINISHED, State
@@ -33,12 +35,18 @@ def told(queues: None, rabbitmq: RabbitMQ | Given, settings: Settings) -> Iterat
 
 
 class Listener:
-    def __init__(self, url: str, *, name: str) -> None:
+    def __init__(self, url: str, *, name: str, room: int = 0) -> None:
         self.link = amqp.connect(url, name="tests")
         self._channel = self.link.channel()
         self._queue = name
-        self._channel.queue_declare(name)
-        self._channel.queue_bind(name, django_settings.KANIKOJOBS_EXCHANGE, f"{outcomes.TYPE}.*")
+        self._channel.queue_declare(
+            name, arguments={"x-max-length": room, "x-overflow": "reject-publish"} if room else None
+        )
+        for state in FINISHED:
+            self._channel.queue_bind(name, django_settings.KANIKOJOBS_EXCHANGE, f"{outcomes.TYPE}.{state}")
+
+    def no_longer_hears(self, state: State) -> None:
+        self._channel.queue_unbind(self._queue, django_settings.KANIKOJOBS_EXCHANGE, f"{outcomes.TYPE}.{state}")
 
     def messages(self) -> list[tuple[Any, dict[str, Any]]]:
         """Properties and body of each message that waits."""
@@ -63,7 +71,7 @@ def test_each_outcome_is_a_cloudevent_of_its_own_type(told: Listener, state: Sta
     job = a_kaniko_job(event=event, state="running")
     finish(job, to=state, reason="OOMKilled" if state == State.FAILED else "", message="a sentence")
 
-    assert outcomes.publish_some(told.link) == 1
+    assert outbox.publish_some(told.link) == 1
 
     ((properties, outcome),) = told.messages()
     assert outcome["type"] == f"network.notifi.lambda.job.{state}"
@@ -81,7 +89,7 @@ def test_each_outcome_is_a_cloudevent_of_its_own_type(told: Listener, state: Sta
 def test_an_outcome_is_published_once_and_then_no_more(told: Listener) -> None:
     finish(a_kaniko_job(state="running"), to=State.SUCCEEDED)
 
-    first, second = outcomes.publish_some(told.link), outcomes.publish_some(told.link)
+    first, second = outbox.publish_some(told.link), outbox.publish_some(told.link)
 
     assert (first, second) == (1, 0)
     assert len(told.messages()) == 1
@@ -90,10 +98,10 @@ def test_an_outcome_is_published_once_and_then_no_more(told: Listener) -> None:
 @pytest.mark.django_db
 def test_what_was_confirmed_unheard_is_told_again_under_the_same_id(told: Listener) -> None:
     finish(a_kaniko_job(state="running"), to=State.SUCCEEDED)
-    outcomes.publish_some(told.link)
+    outbox.publish_some(told.link)
     OutcomeEvent.objects.update(published_at=None)
 
-    outcomes.publish_some(told.link)
+    outbox.publish_some(told.link)
 
     first, second = (outcome for _, outcome in told.messages())
     assert first == second
@@ -105,10 +113,63 @@ def test_an_outcome_that_nobody_wants_to_know_does_not_stay(queues: None, settin
     finish(a_kaniko_job(state="running"), to=State.SUCCEEDED)
     link = amqp.connect(settings.RABBITMQ_URL, name="tests")
 
-    outcomes.publish_some(link)
+    outbox.publish_some(link)
 
     link.close()
     assert OutcomeEvent.objects.get().published_at is not None
+
+
+@pytest.mark.django_db
+def test_outcomes_are_told_in_the_order_of_the_ends_and_those_for_nobody_hold_up_no_other(told: Listener) -> None:
+    jobs = [a_kaniko_job(state="running") for _ in range(6)]
+    told.no_longer_hears(State.CANCELLED)
+    for number, job in enumerate(jobs):
+        finish(job, to=State.CANCELLED if number == 2 else State.SUCCEEDED)
+
+    assert outbox.publish_some(told.link, most=4) + outbox.publish_some(told.link) == 6
+
+    names = [outcome["data"]["kubernetes_name"] for _, outcome in told.messages()]
+    assert names == [job.name for number, job in enumerate(jobs) if number != 2]
+    counted = tallies.totals(prefix="outcome-event/")
+    assert {series: total.count for series, total in counted.items()} == {
+        "outcome-event/published": 5,
+        "outcome-event/unroutable": 1,
+    }
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_two_publishers_one_publishes_at_a_time(told: Listener) -> None:
+    finish(a_kaniko_job(state="running"), to=State.SUCCEEDED)
+
+    with psycopg.connect(**connection.get_connection_params()) as other:
+        other.execute("SELECT pg_advisory_xact_lock(%s)", [outbox.OUTBOX_LOCK])
+        meanwhile = outbox.publish_some(told.link)
+    afterwards = outbox.publish_some(told.link)
+
+    assert (meanwhile, afterwards) == (0, 1)
+
+
+@pytest.mark.django_db
+def test_what_a_full_queue_refuses_waits_until_there_is_room(
+    queues: None, rabbitmq: RabbitMQ | Given, settings: Settings
+) -> None:
+    settings.KANIKOJOBS_OUTCOME_EVENTS = True
+    jobs = [a_kaniko_job(state="running") for _ in range(3)]
+    for job in jobs:
+        finish(job, to=State.SUCCEEDED)
+    full = Listener(rabbitmq.url, name=f"{settings.KANIKOJOBS_QUEUE}.full", room=1)
+    heard, waited = [], []
+
+    for _ in jobs:
+        waited.append(outbox.backlog().waiting)
+        with suppress(*amqp.CONNECTION_ERRORS):
+            outbox.publish_some(full.link)
+        heard += [outcome["data"]["kubernetes_name"] for _, outcome in full.messages()]
+
+    full.close()
+    assert waited == [3, 2, 1]
+    assert heard == [job.name for job in jobs]
+    assert outbox.backlog() == outbox.Backlog(waiting=0, oldest=None)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -128,7 +189,7 @@ def test_a_cancelled_job_is_told_too(told: Listener) -> None:
     job = queued_job()
 
     retry.cancel(job.pk, author=ALICE, reason="not wanted")
-    outcomes.publish_some(told.link)
+    outbox.publish_some(told.link)
 
     ((_, outcome),) = told.messages()
     assert outcome["type"].endswith(".cancelled")

@@ -1,6 +1,6 @@
 """`manage.py watch_jobs`: follow the Jobs in Kubernetes until told to stop. The work is `kanikojobs.watching`.
 
-Where that is wanted it also publishes the outcomes (`kanikojobs.outcomes`).
+Where that is wanted it also publishes the outcomes (`kanikojobs.outbox`).
 """
 
 import signal
@@ -9,7 +9,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from kanikojobs import outcomes
+from kanikojobs import outbox
 from kanikojobs.watching import Watching
 
 
@@ -33,7 +33,7 @@ class Command(BaseCommand):
         watching = Watching(resync=options["resync"])
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: watching.stop.set())
-        publisher = outcomes.Publisher() if settings.KANIKOJOBS_OUTCOME_EVENTS else None
+        publisher = outbox.Publisher() if settings.KANIKOJOBS_OUTCOME_EVENTS else None
         try:
             watching.run()
         finally:
