@@ -1,8 +1,10 @@
 """Measures a stretch of the process that it runs in; the programs of the bench print what it found."""
 
 import json
+import re
 import resource
 import time
+from pathlib import Path
 
 
 class Meter:
@@ -17,8 +19,17 @@ class Meter:
         return {
             "seconds": (at or time.time()) - self.started_at,
             "cpu_seconds": _cpu_seconds() - self._cpu,
-            "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
+            "peak_mb": peak_mb(),
         }
+
+
+def peak_mb(pid: int | str = "self") -> float:
+    """The most memory that a process has had in RAM, in MB of 10^6 bytes.
+
+    Not getrusage's ru_maxrss, in which Linux counts the memory of the process that it was started from.
+    """
+    (kilobytes,) = re.findall(r"^VmHWM:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return int(kilobytes) * 1024 / 1e6
 
 
 def _cpu_seconds() -> float:
