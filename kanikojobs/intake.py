@@ -13,9 +13,9 @@ from django.conf import settings
 from django.db import DatabaseError, DataError, IntegrityError, transaction
 
 from kanikojobs import claims, cloudevent, dead_letters, letters, logs, tallies
-from kanikojobs.cloudevent import StartEvent
+from kanikojobs.cloudevent import Identity, StartEvent
 from kanikojobs.errors import Fault, InvalidEvent, NotOurs
-from kanikojobs.event_rows import Identity, Row, insert_events, row_of
+from kanikojobs.event_rows import Row, insert_events, row_of
 from kanikojobs.messages import IntakeResult, Message, Outcome
 from kanikojobs.models import JobStartEvent
 
@@ -120,15 +120,15 @@ def _read(message: Message, *, direct: bool, rules: cloudevent.Rules) -> Reading
 
 def _write(messages: Sequence[Message], prepared: Sequence[Prepared], *, origin: JobStartEvent.Origin) -> IntakeResult:
     first: dict[Identity, int] = {}
-    times_seen: Counter[tuple[Identity, bytes]] = Counter()
+    times_seen: dict[tuple[Identity, bytes], int] = {}
     rows: list[Row] = []
     for position, row in enumerate(prepared):
         if isinstance(row, Row):
-            identity = row.identity
-            if identity not in first:
-                first[identity] = position
+            if row.identity not in first:
+                first[row.identity] = position
                 rows.append(row)
-            times_seen[identity, row.event.content_hash] += 1
+            content = row.identity, row.event.content_hash
+            times_seen[content] = times_seen.get(content, 0) + 1
 
     outcomes: list[Outcome] = []
     faults: dict[int, tuple[Fault, ...]] = {}
@@ -143,14 +143,13 @@ def _write(messages: Sequence[Message], prepared: Sequence[Prepared], *, origin:
                 faults[position] = row.faults
                 dead.append(letters.of_invalid(message, row, origin=origin))
             else:
-                identity = row.identity
-                there = stored[identity]
+                there = stored[row.identity]
                 if there.content_hash != row.event.content_hash:
                     outcomes.append(Outcome.DEAD)
                     letter = letters.of_conflict(message, row.event, event_id=there.id, origin=origin)
                     faults[position] = letter.faults
                     dead.append(letter)
-                elif there.inserted and first[identity] == position:
+                elif there.inserted and first[row.identity] == position:
                     outcomes.append(Outcome.RECORDED)
                 else:
                     outcomes.append(Outcome.DUPLICATE)

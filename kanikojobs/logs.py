@@ -88,14 +88,22 @@ def _printable(text: str) -> str:
     return _UNPRINTABLE.sub(lambda found: found[0] if found[0].isprintable() else ascii(found[0])[1:-1], text)
 
 
+_JSON = json.JSONEncoder(default=str)
+
+
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """Many lines in one record: a batch of 250 messages has as many, and each would cost more than its message."""
+    """Many lines in one record: a batch of 500 messages has as many, and each would cost more than its message.
 
-    lines: tuple[Mapping[str, Any], ...]
+    `rows` are what tells the lines apart, with at least one entry each; `common` is in all of them.
+    """
+
+    rows: tuple[Mapping[str, Any], ...]
+    common: Mapping[str, Any]
 
     def __str__(self) -> str:
-        return "\n".join(json.dumps(line, default=str) for line in self.lines)
+        rest = _JSON.encode(self.common).removeprefix("{")
+        return "\n".join(f"{_JSON.encode(row)[:-1]}, {rest}" for row in self.rows)
 
 
 class LineFormatter(structlog.stdlib.ProcessorFormatter):
@@ -107,8 +115,8 @@ class LineFormatter(structlog.stdlib.ProcessorFormatter):
         if isinstance(self.processors[-1], structlog.processors.JSONRenderer):
             return str(record.msg)
         lines = []
-        for line in record.msg.lines:
-            found: Any = dict(line)
+        for row in record.msg.rows:
+            found: Any = {**row, **record.msg.common}
             for processor in self.processors[2:]:
                 found = processor(None, "info", found)
             lines.append(found)
@@ -121,5 +129,5 @@ def steps(logger: str, step: str, rows: Iterable[Mapping[str, Any]]) -> None:
     if not log.isEnabledFor(logging.INFO):
         return
     common = {"event": step, "logger": logger, "level": "info", "timestamp": f"{datetime.now(UTC):%FT%T.%fZ}"}
-    if lines := tuple({**row, **common} for row in rows):
-        log.info(Steps(lines))
+    if told := tuple(rows):
+        log.info(Steps(told, common))

@@ -4,7 +4,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -255,7 +254,7 @@ def test_a_value_that_postgres_refuses_spoils_only_its_own_event(data_json: str)
     prepared = intake.prepare(messages, origin=JobStartEvent.Origin.QUEUE)
     poisoned = prepared[5]
     assert isinstance(poisoned, Row)
-    prepared[5] = row_of(replace(poisoned.event, data_json=data_json))
+    prepared[5] = row_of(poisoned.event._replace(data_json=data_json))
 
     result = intake.write(messages, prepared, origin=JobStartEvent.Origin.QUEUE)
 

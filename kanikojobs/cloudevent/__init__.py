@@ -8,7 +8,7 @@ HTTP, and plain JSON bodies that are CloudEvents. The rules are in `attributes.p
 The CloudEvents SDK writes events (the sample sender, the answer to a request) and is the oracle of the tests,
 but does not read here. Its reader takes 10 µs for the document's sample and checks little: NaN, repeated
 names, surrogates and any ISO 8601 time pass, and a body that is an array ends in an AttributeError. This
-reader takes 18 µs, every rule and the content hash included.
+reader takes 15 µs, every rule and the content hash included.
 """
 
 import base64
@@ -19,12 +19,12 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from kanikojobs.cloudevent import attributes, envelope, strict_json
-from kanikojobs.cloudevent.envelope import UNREADABLE, StartEvent
+from kanikojobs.cloudevent.envelope import UNREADABLE, Identity, StartEvent
 from kanikojobs.cloudevent.hostile_text import header_name, kind
 from kanikojobs.cloudevent.job_start import Rules
 from kanikojobs.errors import Fault, InvalidEvent, NotOurs
 
-__all__ = ["Rules", "StartEvent", "batch_from_http", "from_amqp", "from_http", "is_batch", "split_batch"]
+__all__ = ["Identity", "Rules", "StartEvent", "batch_from_http", "from_amqp", "from_http", "is_batch", "split_batch"]
 
 _STRUCTURED = frozenset({"application/cloudevents+json", "application/cloudevents"})
 _ANY_FORMAT = "application/cloudevents"

@@ -4,12 +4,10 @@
 """
 
 import hashlib
-import json
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from kanikojobs.cloudevent import attributes, job_start
+from kanikojobs.cloudevent import attributes, job_start, strict_json
 from kanikojobs.cloudevent.attributes import Extensions
 from kanikojobs.cloudevent.hostile_text import kind
 from kanikojobs.cloudevent.job_start import JobStart, Rules
@@ -23,11 +21,13 @@ UNREADABLE: Final = object()
 # Added or changed on an event's way (tracing, recording, Knative's brokers): it is still the same event.
 _TRANSIT_EXTENSIONS = frozenset({"traceparent", "tracestate", "recordedtime"})
 _TRANSIT_PREFIX = "knative"
-_WRITER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, check_circular=False)
 
 
-@dataclass(frozen=True, slots=True)
-class StartEvent:
+Identity = tuple[str, str]
+"""`source` and `id`, which tell one event from another (CloudEvents 1.0.2, section 3.1.1)."""
+
+
+class StartEvent(NamedTuple):
     """A job start event that can be stored as it is: no NUL, no surrogates, every number exact.
 
     Absent optional attributes are empty. `data_json` is `data` as JSON with sorted names, ready for a jsonb
@@ -58,6 +58,10 @@ class StartEvent:
     content_hash: bytes
     traceparent: str
     trace_id: str
+
+    @property
+    def identity(self) -> Identity:
+        return self.source, self.event_id
 
 
 def refuse_others(given: dict[str, Any], *, rules: Rules) -> None:
@@ -97,7 +101,7 @@ def start_event(given: dict[str, Any], *, data: Any, prefix: str, rules: Rules, 
     if faults or fields is None:
         raise _invalid(faults, given=given)
 
-    data_json = _WRITER.encode(data)
+    data_json = strict_json.canonical(data)
     traceparent, trace_id = attributes.trace(extensions)
     return StartEvent(
         event_id=event_id,
