@@ -4,7 +4,6 @@
 """
 
 import re
-from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
@@ -13,6 +12,7 @@ from django.core import checks
 from kanikojobs.cloudevent.attributes import MAX_SOURCE_LENGTH, MAX_TYPE_LENGTH
 from kanikojobs.cloudevent.hostile_text import text_problem
 from kanikojobs.manifest.settings import build_options
+from kanikojobs.retention.checks import check_events_kept, check_tallies_kept
 
 
 def register_all() -> None:
@@ -20,7 +20,8 @@ def register_all() -> None:
     checks.register(check_rabbitmq_url)
     checks.register(check_build_options)
     checks.register(check_names)
-    checks.register(check_retention)
+    checks.register(check_events_kept)
+    checks.register(check_tallies_kept)
     checks.register(check_sink_token, deploy=True)
     checks.register(check_metrics_token, deploy=True)
     checks.register(check_caps, deploy=True)
@@ -106,42 +107,6 @@ def check_names(**_: Any) -> list[checks.CheckMessage]:
         )
         for name, problem in problems.items()
     ]
-
-
-def check_retention(**_: Any) -> list[checks.CheckMessage]:
-    """An event that is forgotten is built again when its message comes again: it must outlive whatever may come."""
-    kept: timedelta = settings.KANIKOJOBS_KEEP_EVENTS
-    if not kept:
-        return []
-    found: list[checks.CheckMessage] = []
-    message_ttl = timedelta(milliseconds=settings.KANIKOJOBS_MESSAGE_TTL_MS)
-    # Once in the queue, and as long again for whoever has to mend a consumer that does not drain the dead letters.
-    least = max(2 * message_ttl, timedelta(seconds=settings.KANIKOJOBS_JOB_TTL) + timedelta(days=1))
-    if kept < least:
-        found.append(
-            checks.Error(
-                f"KANIKOJOBS_KEEP_EVENTS ({_hours(kept)}) is too short: a message may come again for "
-                f"{_hours(message_ttl)}, and a Job stays in the cluster for {settings.KANIKOJOBS_JOB_TTL / 3600:g}h.",
-                hint="What comes again after its event was pruned would be built twice. "
-                f"Write at least {_hours(least)}, or 0s to keep events for ever.",
-                id="kanikojobs.E007",
-            )
-        )
-    if not settings.KANIKOJOBS_DRAIN_DLQ:
-        found.append(
-            checks.Warning(
-                f"Messages wait in {settings.KANIKOJOBS_DLQ} without an end, and their events are kept for "
-                f"{_hours(kept)}: KANIKOJOBS_DRAIN_DLQ is 0.",
-                hint="One that is replayed after its event was pruned would be built twice. Drain the queue into rows, "
-                "which keep the events that they name, or write KANIKOJOBS_KEEP_EVENTS=0s.",
-                id="kanikojobs.W005",
-            )
-        )
-    return found
-
-
-def _hours(length: timedelta) -> str:
-    return f"{length.total_seconds() / 3600:g}h"
 
 
 def check_sink_token(**_: Any) -> list[checks.CheckMessage]:

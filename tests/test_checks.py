@@ -8,6 +8,9 @@ import pytest
 from django.core import checks
 from pytest_django import Settings
 
+from kanikojobs.overview import WINDOWS
+from kanikojobs.retention.checks import LEAST_FOR_CHARTS
+
 
 @pytest.fixture(autouse=True)
 def sound(settings: Settings) -> None:
@@ -80,6 +83,12 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
         "a Job stays in the cluster for 168h",
         "Write at least 192h",
     ),
+    (
+        "E008",
+        {"KANIKOJOBS_KEEP_TALLIES": timedelta(days=7)},
+        "KANIKOJOBS_KEEP_TALLIES (168h) is shorter than what the charts show",
+        "Write at least 192h, or 0s",
+    ),
     ("W005", {"KANIKOJOBS_DRAIN_DLQ": False}, "KANIKOJOBS_DRAIN_DLQ is 0", "KANIKOJOBS_KEEP_EVENTS=0s"),
     ("W001", {"RABBITMQ_URL": ""}, "RABBITMQ_URL is not set", "RABBITMQ_URL_FILE"),
     ("W002", {"KANIKOJOBS_SINK_TOKEN": ""}, "KANIKOJOBS_SINK_TOKEN is not set", "KANIKOJOBS_DIRECT_EVENTS=reject"),
@@ -105,8 +114,8 @@ def test_a_fault_has_its_id_its_name_and_a_hint(
     assert fault.level == (checks.ERROR if id.startswith("E") else checks.WARNING)
 
 
-def test_events_that_are_kept_for_ever_are_never_kept_too_short(settings: Settings) -> None:
-    settings.KANIKOJOBS_KEEP_EVENTS = timedelta()
+def test_what_is_kept_for_ever_is_never_kept_too_short(settings: Settings) -> None:
+    settings.KANIKOJOBS_KEEP_EVENTS = settings.KANIKOJOBS_KEEP_TALLIES = timedelta()
     settings.KANIKOJOBS_DRAIN_DLQ = False
 
     assert found() == {}
@@ -127,3 +136,7 @@ def test_a_sink_that_refuses_everything_needs_no_token(settings: Settings) -> No
     settings.KANIKOJOBS_DIRECT_EVENTS = "reject"
 
     assert found() == {}
+
+
+def test_the_charts_show_no_more_than_is_kept_at_least() -> None:
+    assert max(window.length for window in WINDOWS) < LEAST_FOR_CHARTS
