@@ -2,8 +2,9 @@
 
 One event's way through the house, and the order to read the files in:
 
-1. in: `amqp` hands over deliveries, which `consuming` batches, and `sink` takes HTTP requests; `cloudevent/` reads
-   either into an event or its faults; `topology` says which queues there must be
+1. in: `amqp` hands over deliveries, which `consuming` batches, and `sink` takes HTTP requests, `undelivered` what
+   Knative brings in vain; `cloudevent/` reads either into an event or its faults; `topology` says which queues there
+   must be
 2. rows: `intake` writes a whole batch in one transaction; `models` holds the rows, `states` who moves them,
    `letters` and `dead_letters` what could not be used, `tallies` the counts
 3. queue: `claims` says which Kaniko Jobs are next; `queue` hands them to Django-Q2's workers, who call `tasks`
@@ -18,7 +19,8 @@ One event's way through the house, and the order to read the files in:
    keep the builds of one parser apart, `outcomes` and `outbox` tell how they ended
 6. failures: `fingerprints` tells which are equal, `failure_groups` counts them, `inspection` shows one dead letter;
    `replay/` plans, runs and stops its way back through intake, and `audit` keeps who did what and why
-7. seen: `stats` is the read side of `admin/`, `api/` and `metrics`; `health` answers the orchestrator
+7. seen: `stats` is the read side of `admin/`, `api/` and `metrics`, `flows` compares direct events with the queue;
+   `health` answers the orchestrator
 8. gone: `retention/` removes what is old and needed by nobody
 
 `messages` and `errors` are the words that these share; `checks`, `logs` and `database_time` serve all of it.

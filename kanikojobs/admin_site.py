@@ -3,12 +3,13 @@
 from typing import Any
 
 from django.contrib.admin import AdminSite
+from django.core.exceptions import PermissionDenied
 from django.db.models import Model
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
 
-from kanikojobs import charts, finding, overview
+from kanikojobs import charts, finding, flows, overview
 from kanikojobs.finding import Found, Hit
 
 
@@ -31,7 +32,11 @@ class KanikoJobsAdminSite(AdminSite):
         return sorted(super().get_app_list(request, app_label), key=lambda app: app["app_label"] != "kanikojobs")
 
     def get_urls(self) -> list[Any]:
-        return [path("find/", self.admin_view(self.find), name="find"), *super().get_urls()]
+        return [
+            path("find/", self.admin_view(self.find), name="find"),
+            path("flows/", self.admin_view(self.flows), name="flows"),
+            *super().get_urls(),
+        ]
 
     def find(self, request: HttpRequest) -> HttpResponse:
         """Whatever has the id that was asked for; straight to its page if that is one."""
@@ -43,6 +48,20 @@ class KanikoJobsAdminSite(AdminSite):
             return HttpResponseRedirect(page_of(found.hits[0]))
         context = {**self.each_context(request), "title": "Search", "found": found, "hits": with_pages(found)}
         return TemplateResponse(request, "admin/find.html", context)
+
+    def flows(self, request: HttpRequest) -> HttpResponse:
+        """The two flows side by side, on the way from direct events to the queue."""
+        if not request.user.has_perm("kanikojobs.view_jobstartevent"):
+            raise PermissionDenied
+        window = next((window for window in overview.WINDOWS if window.key == request.GET.get("window")), flows.DAY)
+        context = {
+            **self.each_context(request),
+            "title": "Direct and queue",
+            "flows": flows.comparison(window=window),
+            "windows": overview.WINDOWS,
+            "most": flows.MOST_COUNTED,
+        }
+        return TemplateResponse(request, "admin/flows.html", context)
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
         """The home. With `?part=overview` only what changes, for the page that keeps itself up to date."""

@@ -14,11 +14,15 @@ from kanikojobs.models import JobStartEvent
 
 
 class StoredEvent(NamedTuple):
-    """The row that holds an identity: `inserted` by this transaction, or there before, perhaps with other content."""
+    """The row that holds an identity: `inserted` by this transaction, or there before, perhaps with other content.
+
+    `other_way_after` is for one that had come by the other way only until now: so many seconds after it was received.
+    """
 
     id: int
     inserted: bool
     content_hash: bytes
+    other_way_after: float | None = None
 
 
 # Each column that an event fills, with its type in PostgreSQL; its value is in the event's field of that name.
@@ -49,6 +53,18 @@ EVENT_COLUMNS = {
 _COLUMNS = ", ".join(EVENT_COLUMNS)
 _ARRAYS = ", ".join(f"%s::{type}[]" for type in EVENT_COLUMNS.values())
 
+# That an event comes by the other way for the first time is noted on its row, by the update that counts it anyway. By
+# the time of the statement it shows which one noted it.
+_OTHER_WAY_AT = """
+    COALESCE(event.other_way_at, CASE
+        WHEN (event.origin, {origin}) IN (('queue', 'direct'), ('direct', 'queue')) THEN statement_timestamp()
+    END)
+"""
+_OTHER_WAY_AFTER = """
+    CASE WHEN event.other_way_at = statement_timestamp()
+         THEN EXTRACT(EPOCH FROM GREATEST(event.other_way_at - event.received_at, interval '0'))::float8 END
+"""
+
 # One statement, so that an event is never without its Kaniko Job. The ON CONFLICT branch touches only rows with the
 # same content; an identity that comes back from neither branch is there with other content, and is looked up after.
 # `xmax = 0` tells an inserted row from an updated one: PostgreSQL sets xmax when the conflict branch locks the row.
@@ -60,16 +76,17 @@ _INSERT = f"""
         INSERT INTO kanikojobs_jobstartevent AS event ({_COLUMNS}, times_seen, origin)
         SELECT {_COLUMNS}, times_seen, %s FROM incoming
         ON CONFLICT (source, event_id) DO UPDATE
-            SET times_seen = event.times_seen + excluded.times_seen, last_seen_at = clock_timestamp()
+            SET times_seen = event.times_seen + excluded.times_seen, last_seen_at = clock_timestamp(),
+                other_way_at = {_OTHER_WAY_AT.format(origin="excluded.origin")}
             WHERE event.content_hash = excluded.content_hash
-        RETURNING id, source, event_id, content_hash, xmax = 0 AS inserted
+        RETURNING id, source, event_id, content_hash, xmax = 0 AS inserted, {_OTHER_WAY_AFTER} AS other_way_after
     ), queued AS (
         INSERT INTO kanikojobs_kanikojob (event_id, name, namespace, priority, third_party_id, parser_id)
         SELECT stored.id, incoming.kubernetes_name, %s, incoming.priority, incoming.third_party_id, incoming.parser_id
         FROM stored JOIN incoming USING (source, event_id) WHERE stored.inserted
         ORDER BY incoming.arrival
     )
-    SELECT source, event_id, id, inserted, content_hash FROM stored
+    SELECT source, event_id, id, inserted, content_hash, other_way_after FROM stored
 """  # noqa: S608 - built from the literals above
 
 
@@ -108,14 +125,15 @@ def insert_events(
     with binding_cursor() as cursor:
         cursor.execute(_INSERT, [*arrays, str(origin), settings.KANIKOJOBS_NAMESPACE], prepare=True)
         stored = {
-            (source, event_id): StoredEvent(id, inserted, bytes(content_hash))
-            for source, event_id, id, inserted, content_hash in cursor.fetchall()
+            (source, event_id): StoredEvent(id, inserted, bytes(content_hash), other_way_after)
+            for source, event_id, id, inserted, content_hash, other_way_after in cursor.fetchall()
         }
     if missing := [row.event for row in rows if row.identity not in stored]:
         there = _rows_of(missing)
         # A batch can hold a conflict and, behind it, a duplicate of the very row that it conflicts with.
-        _count_again({row.id: times_seen.get((identity, row.content_hash), 0) for identity, row in there.items()})
-        stored.update(there)
+        times = {row.id: times_seen.get((identity, row.content_hash), 0) for identity, row in there.items()}
+        after = _count_again(times, origin=origin)
+        stored.update((identity, row._replace(other_way_after=after.get(row.id))) for identity, row in there.items())
     return stored
 
 
@@ -127,17 +145,24 @@ def event_arrays(events: Sequence[StartEvent]) -> list[str]:
     return [array_literals.of(fields[name], type=type) for name, type in EVENT_COLUMNS.items()]
 
 
-def _count_again(times_seen: Mapping[int, int]) -> None:
-    if again := {id: times for id, times in times_seen.items() if times}:
-        with connection.cursor() as cursor:
-            cursor.execute(
-                """
-                UPDATE kanikojobs_jobstartevent event
-                SET times_seen = event.times_seen + again.times, last_seen_at = clock_timestamp()
-                FROM unnest(%s::bigint[], %s::integer[]) AS again (id, times) WHERE event.id = again.id
-                """,
-                [list(again), list(again.values())],
-            )
+def _count_again(times_seen: Mapping[int, int], *, origin: JobStartEvent.Origin) -> dict[int, float | None]:
+    """Count events again; return the seconds after which each came by the other way, if it did so only now."""
+    again = {id: times for id, times in times_seen.items() if times}
+    if not again:
+        return {}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            UPDATE kanikojobs_jobstartevent event
+            SET times_seen = event.times_seen + again.times, last_seen_at = clock_timestamp(),
+                other_way_at = {_OTHER_WAY_AT.format(origin="again.origin")}
+            FROM (SELECT *, %s::text AS origin FROM unnest(%s::bigint[], %s::integer[]) AS row (id, times)) AS again
+            WHERE event.id = again.id
+            RETURNING event.id, {_OTHER_WAY_AFTER}
+            """,  # noqa: S608 - built from the literals above
+            [str(origin), list(again), list(again.values())],
+        )
+        return dict(cursor.fetchall())
 
 
 def _rows_of(events: Sequence[StartEvent]) -> dict[Identity, StoredEvent]:

@@ -6,7 +6,7 @@ message never spoils its batch.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import structlog
 from django.conf import settings
@@ -15,7 +15,7 @@ from django.db import DatabaseError, DataError, IntegrityError, transaction
 from kanikojobs import claims, cloudevent, dead_letters, letters, logs, tallies
 from kanikojobs.cloudevent import Identity, StartEvent
 from kanikojobs.errors import Fault, InvalidEvent, NotOurs
-from kanikojobs.event_rows import Row, insert_events, row_of
+from kanikojobs.event_rows import Row, StoredEvent, insert_events, row_of
 from kanikojobs.messages import IntakeResult, Message, Outcome
 from kanikojobs.models import JobStartEvent
 
@@ -156,18 +156,29 @@ def _write(messages: Sequence[Message], prepared: Sequence[Prepared], *, origin:
         dead_letters.record(dead)
         counted = Counter(outcomes)
         causes = Counter(letter.cause for letter in dead)
-        tallies.add(
-            tallies.counts(
-                {f"intake/{origin}/{outcome}": n for outcome, n in counted.items()}
-                | {f"dead-letter/{cause}": n for cause, n in causes.items()}
-            )
+        increments = tallies.counts(
+            {f"intake/{origin}/{outcome}": n for outcome, n in counted.items()}
+            | {f"dead-letter/{cause}": n for cause, n in causes.items()}
         )
+        if counted[Outcome.DUPLICATE]:
+            increments |= _other_ways(stored.values(), origin=origin)
+        tallies.add(increments)
         if counted[Outcome.RECORDED]:
             claims.notify()
     log.info("batch-recorded", origin=str(origin), **{str(outcome): n for outcome, n in counted.items()})
     lines = (_line(*settled, origin=origin) for settled in zip(prepared, outcomes, strict=True))
     logs.steps(__name__, "message-settled", lines)
     return IntakeResult(outcomes=tuple(outcomes), faults=faults)
+
+
+def _other_ways(stored: Iterable[StoredEvent], *, origin: JobStartEvent.Origin) -> dict[str, tallies.Increment]:
+    """How much later events came by this way than by the other, under the series of the way that was first."""
+    first = JobStartEvent.Origin.QUEUE if origin == JobStartEvent.Origin.DIRECT else JobStartEvent.Origin.DIRECT
+    delays = [there.other_way_after for there in stored if there.other_way_after is not None]
+    increment = tallies.Increment(bounds=tallies.WAIT_BUCKETS)
+    for delay in delays:
+        increment.observe(delay)
+    return {f"both-ways/{first}": increment} if delays else {}
 
 
 def _line(prepared: Prepared, outcome: Outcome, *, origin: JobStartEvent.Origin) -> dict[str, str]:

@@ -22,7 +22,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from kanikojobs import amqp, backlog, heartbeats, outages, outbox, pausing, tallies
+from kanikojobs import amqp, backlog, flows, heartbeats, outages, outbox, pausing, tallies
 from kanikojobs.advice import ADVICE
 from kanikojobs.messages import Outcome
 from kanikojobs.models import DeadLetter, Drift, Heartbeat, JobAttempt, JobStartEvent, ReplayItem
@@ -141,6 +141,26 @@ def _intake(totals: Totals) -> Iterator[Metric]:
             total = totals.get(f"intake/{origin}/{outcome}")
             events.add_metric([str(origin), str(outcome)], total.count if total else 0)
     yield events
+    both = HistogramMetricFamily(
+        "kanikojobs_both_ways_delay_seconds",
+        "How long after the one way an event came by the other, too, by the way that was first.",
+        labels=["first"],
+    )
+    for first in (JobStartEvent.Origin.QUEUE, JobStartEvent.Origin.DIRECT):
+        found = [totals[series] for series in (f"both-ways/{first}",) if series in totals]
+        _add_histogram(both, found, bounds=WAIT_BUCKETS, labels=[str(first)])
+    yield both
+    refused = totals.get("sink/refused")
+    yield CounterMetricFamily(
+        "kanikojobs_direct_requests_refused",
+        "Requests that were answered with 410, because direct events are switched off.",
+        value=refused.count if refused else 0,
+    )
+    yield _gauge(
+        "kanikojobs_only_direct_events",
+        f"Events of the last 24 hours that came directly and not through the queue, up to {flows.MOST_COUNTED}.",
+        flows.only_direct()[: flows.MOST_COUNTED].count(),
+    )
     yield _counter(
         totals,
         "kanikojobs_dead_letters",

@@ -23,7 +23,7 @@ from django.shortcuts import redirect
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
-from kanikojobs import cloudevent, intake
+from kanikojobs import cloudevent, flows, intake, undelivered
 from kanikojobs.errors import Fault, InvalidEvent
 from kanikojobs.messages import IntakeResult, Message, Outcome
 from kanikojobs.models import JobStartEvent
@@ -31,6 +31,7 @@ from kanikojobs.models import JobStartEvent
 log = structlog.get_logger(__name__)
 
 QUEUED = {"status": "queued"}
+KEPT = {"status": "kept"}  # as a dead letter
 IGNORED = {"status": "ignored"}  # to an event of another type or from another source
 DIRECT = JobStartEvent.Origin.DIRECT
 
@@ -47,30 +48,79 @@ def front_door(request: HttpRequest) -> HttpResponse:
 @require_POST
 def receive(request: HttpRequest) -> HttpResponse:
     """Take a CloudEvent, or a batch of them."""
-    if settings.KANIKOJOBS_DIRECT_EVENTS == "reject":
-        return problem(
-            HTTPStatus.GONE,
-            f"Direct events are switched off. Publish to the RabbitMQ queue {settings.KANIKOJOBS_QUEUE}.",
-        )
+    return _receive(request, from_broker=undelivered.is_from_a_broker(request))
+
+
+@csrf_exempt
+@login_not_required
+@require_POST
+def receive_from_broker(request: HttpRequest) -> HttpResponse:
+    """The same for a Knative Trigger: what is refused here is kept."""
+    return _receive(request, from_broker=True)
+
+
+@csrf_exempt
+@login_not_required
+@require_POST
+def receive_undelivered(request: HttpRequest) -> HttpResponse:
+    """The dead-letter sink of a Knative Trigger: an event that the broker has given up becomes a dead letter."""
     if not authorized(request):
-        response = problem(HTTPStatus.UNAUTHORIZED, "A bearer token is needed. Send Authorization: Bearer <token>.")
-        response["WWW-Authenticate"] = 'Bearer realm="kanikojobs"'
-        return response
+        return _unauthorized()
+    try:
+        undelivered.keep(message_of(request))
+    except RequestDataTooBig:
+        return _too_big()
+    except (OperationalError, InterfaceError) as error:
+        return _without_database(error)
+    # No body for a broker that asks for events: another 2xx body is none.
+    return HttpResponse(status=202) if "reply" in request.headers.get("Prefer", "") else JsonResponse(KEPT, status=202)
+
+
+def _receive(request: HttpRequest, *, from_broker: bool) -> HttpResponse:
+    rejecting = settings.KANIKOJOBS_DIRECT_EVENTS == "reject"
+    if rejecting and not (from_broker and authorized(request)):
+        return _gone()
+    if not authorized(request):
+        return _unauthorized()
     try:
         message = message_of(request)
-    except RequestDataTooBig:
-        return problem(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"The body is larger than {settings.DATA_UPLOAD_MAX_MEMORY_SIZE} bytes and was not read.",
-        )
-    try:
+        if rejecting:
+            undelivered.keep(message, refused=True)
+            return _gone()
         result = take(message)
+    except RequestDataTooBig:
+        return _too_big()
     except (OperationalError, InterfaceError) as error:
-        log.warning("sink-without-database", error=type(error).__name__)
-        response = problem(HTTPStatus.SERVICE_UNAVAILABLE, "The database is away; nothing was taken. Send it again.")
-        response["Retry-After"] = "5"
-        return response
+        return _without_database(error)
     return answer(request, result)
+
+
+def _gone() -> HttpResponse:
+    flows.note_refusal()
+    return problem(
+        HTTPStatus.GONE,
+        f"Direct events are switched off. Publish to the RabbitMQ queue {settings.KANIKOJOBS_QUEUE}.",
+    )
+
+
+def _unauthorized() -> HttpResponse:
+    response = problem(HTTPStatus.UNAUTHORIZED, "A bearer token is needed. Send Authorization: Bearer <token>.")
+    response["WWW-Authenticate"] = 'Bearer realm="kanikojobs"'
+    return response
+
+
+def _too_big() -> HttpResponse:
+    return problem(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        f"The body is larger than {settings.DATA_UPLOAD_MAX_MEMORY_SIZE} bytes and was not read.",
+    )
+
+
+def _without_database(error: Exception) -> HttpResponse:
+    log.warning("sink-without-database", error=type(error).__name__)
+    response = problem(HTTPStatus.SERVICE_UNAVAILABLE, "The database is away; nothing was taken. Send it again.")
+    response["Retry-After"] = "5"
+    return response
 
 
 def authorized(request: HttpRequest) -> bool:

@@ -5,8 +5,9 @@ from typing import Any
 
 from django.conf import settings
 
-from kanikojobs import overview, tallies
+from kanikojobs import flows, overview, tallies
 from kanikojobs.backlog import Backlog, backlog
+from kanikojobs.flows import Comparison
 from kanikojobs.overview import WINDOWS, Overview
 from kanikojobs.retention import seen
 from kanikojobs.tallies import Total
@@ -82,6 +83,7 @@ def everything() -> dict[str, Any]:
             for cause in now.causes
         ],
         "intake": _intake(now.totals),
+        "flows": _flows(flows.comparison()),
         "attempts": {series.split("/")[1]: total.count for series, total in sorted(creation.items())},
         "finished": _counts(now.totals, prefix="finished/"),
         "drift": _counts(now.totals, prefix="drift/"),
@@ -151,6 +153,18 @@ def _intake(totals: Mapping[str, Total]) -> dict[str, dict[str, int]]:
             _, origin, outcome = series.split("/")
             found.setdefault(origin, {})[outcome.replace("-", "_")] = total.count
     return found
+
+
+def _flows(found: Comparison) -> dict[str, Any]:
+    """The comparison of the last 24 hours, in short: `/async-jobs/flows` has all of it."""
+    return {
+        "phase": found.next_step.phase,
+        "ready": found.next_step.ready,
+        "next": found.next_step.sentence,
+        "only_direct": found.only_direct,
+        "both": sum(way.both for way in found.ways),
+        "refused": found.refused,
+    }
 
 
 def _counts(totals: Mapping[str, Total], *, prefix: str) -> dict[str, int]:

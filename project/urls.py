@@ -8,6 +8,8 @@ from kanikojobs import health, sink
 urlpatterns = [
     path("", sink.front_door),
     path("events", sink.receive),
+    path("events/broker", sink.receive_from_broker),
+    path("events/undelivered", sink.receive_undelivered),
     path("health", health.health),
     path("ready", health.ready),
     path("metrics", health.metrics),

@@ -58,6 +58,7 @@ CASES = [
     Case("event_build_timeout_at_least_1s", "jobstartevent", "build_timeout = 0"),
     Case("event_origin_known", "jobstartevent", "origin = 'pigeon'"),
     Case("event_times_seen_at_least_1", "jobstartevent", "times_seen = 0"),
+    Case("event_other_way_has_a_first", "jobstartevent", f"origin = 'replay', other_way_at = {NOW}"),
     Case("kanikojob_number_at_least_1", "kanikojob", "number = 0"),
     Case("kanikojob_state_known", "kanikojob", "state = 'paused'", without="kanikojob_finished_has_its_time"),
     Case("kanikojob_state_known", "kanikojob", "state = ''", without="kanikojob_finished_has_its_time"),

@@ -77,6 +77,7 @@ class JobStartEventSerializer(serializers.ModelSerializer[JobStartEvent]):
             "trace_id",
             "received_at",
             "times_seen",
+            "other_way_at",
             "last_seen_at",
         )
 

@@ -133,6 +133,15 @@ class RetentionSerializer(serializers.Serializer[Any]):
     ongoing_since = serializers.DateTimeField(allow_null=True, help_text="When the run began that is going on.")
 
 
+class FlowsSummarySerializer(serializers.Serializer[Any]):
+    phase = serializers.IntegerField(help_text="Of the migration: 1 direct only, 2 both, 3 queue only.")
+    ready = serializers.BooleanField(help_text="Whether the next step is safe.")
+    next = serializers.CharField(help_text="What to do.")
+    only_direct = serializers.IntegerField(help_text="Events that came directly and not through the queue.")
+    both = serializers.IntegerField(help_text="Events that came by both ways.")
+    refused = serializers.IntegerField(help_text="Requests that were answered with 410.")
+
+
 class ConfiguredSerializer(serializers.Serializer[Any]):
     max_retries = serializers.IntegerField()
     retry_delay_ms = serializers.IntegerField()
@@ -153,6 +162,7 @@ class StatsSerializer(FirstVersionSerializer):
     last_hour = LastHourSerializer()
     failures = FailureSerializer(many=True)
     intake = serializers.DictField(child=Counts(), help_text="Messages ever, by origin and outcome.")
+    flows = FlowsSummarySerializer(help_text="Direct and queue, within 24 hours.")
     attempts = Counts(help_text="Ever, by outcome.")
     finished = Counts(help_text="Kaniko Jobs that were seen to end, ever, by `state` or `state/reason`.")
     drift = Counts(help_text="Where rows and cluster had come apart, ever, by kind.")
@@ -199,6 +209,14 @@ EVERYTHING = {
     },
     "failures": [],
     "intake": {"queue": {"recorded": 48211, "duplicate": 12}},
+    "flows": {
+        "phase": 2,
+        "ready": True,
+        "next": "Every direct event of the last 24 hours came through the queue, too.",
+        "only_direct": 0,
+        "both": 1180,
+        "refused": 0,
+    },
     "attempts": {"created": 48200, "retry": 207},
     "finished": {"succeeded": 47000, "failed/BuildStepFailed": 412},
     "drift": {},

@@ -7,6 +7,7 @@ from kanikojobs.api import (
     consumer,
     dead_letters,
     failure_groups,
+    flows,
     job_actions,
     replay_rules,
     replays,
@@ -25,6 +26,7 @@ router.register("replay-rules", replay_rules.ReplayRuleViewSet)
 
 urlpatterns = [
     path("stats", stats.StatsView.as_view(), name="stats"),
+    path("flows", flows.FlowsView.as_view(), name="flows"),
     path("search", search.SearchView.as_view(), name="search"),
     path("consumer", consumer.ConsumerView.as_view(), name="consumer"),
     path("consumer/pause", consumer.PauseView.as_view(), name="consumer-pause"),

@@ -24,6 +24,7 @@ class DeadLetter(models.Model):
         CREATION_FAILED = "creation-failed", "its Job could not be created"
         BUILD_FAILED = "build-failed", "its build failed"
         IDENTITY_CONFLICT = "identity-conflict", "same identity, other content"
+        UNDELIVERED = "undelivered", "Knative could not deliver it"
 
     class State(models.TextChoices):
         OPEN = "open", "open"
@@ -106,6 +107,7 @@ class DeadLetter(models.Model):
                         "creation-failed",
                         "build-failed",
                         "identity-conflict",
+                        "undelivered",
                     ]
                 ),
                 name="deadletter_cause_known",

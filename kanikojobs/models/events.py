@@ -50,6 +50,12 @@ class JobStartEvent(models.Model):
         default=1, db_default=1, help_text="How often it was handed over, the first time included."
     )
     last_seen_at = models.DateTimeField(db_default=Now())
+    other_way_at = models.DateTimeField(
+        "came the other way",
+        null=True,
+        blank=True,
+        help_text="When it first came by the other way too: over HTTP where its origin is RabbitMQ, and the reverse.",
+    )
 
     class Meta:
         verbose_name = "job start event"
@@ -66,6 +72,10 @@ class JobStartEvent(models.Model):
             models.CheckConstraint(condition=Q(build_timeout__gte=1), name="event_build_timeout_at_least_1s"),
             models.CheckConstraint(condition=Q(origin__in=["queue", "direct", "replay"]), name="event_origin_known"),
             models.CheckConstraint(condition=Q(times_seen__gte=1), name="event_times_seen_at_least_1"),
+            models.CheckConstraint(
+                condition=Q(other_way_at__isnull=True) | Q(origin__in=["queue", "direct"]),
+                name="event_other_way_has_a_first",
+            ),
         ]
         indexes = [
             # With the id, so that the newest of a third party are at the index's end: without it the planner takes a
@@ -76,6 +86,12 @@ class JobStartEvent(models.Model):
             models.Index(fields=["trace_id"], condition=~Q(trace_id=""), name="event_trace"),
             HashIndex(fields=["job_name"], name="event_job_name"),
             models.Index(fields=["origin", "id"], condition=~Q(origin="queue"), name="event_not_from_queue"),
+            # What speaks against switching direct events off; empty when nothing does.
+            models.Index(
+                fields=["received_at"],
+                condition=Q(origin="direct", other_way_at__isnull=True),
+                name="event_only_direct",
+            ),
             # In the order of arrival, so that a block range is a stretch of time.
             BrinIndex(fields=["received_at"], name="event_received"),
         ]
