@@ -112,7 +112,7 @@ def test_the_log_readers_role_grants_what_the_pages_ask_for(simulator: Simulator
 # `checkup` and `show_manifest` are run by hand, in the pod of the process in question.
 ASKERS = {
     "kaniko-job-creator": {"verdicts", "outages"},
-    "kaniko-job-watcher": {"watching", "feeds", "evidence"},
+    "kaniko-job-watcher": {"absences", "deletions", "evidence", "feeds", "readings", "refusals", "term"},
     "kaniko-log-reader": {"job_logs"},
     "by hand": {"checkup", "show_manifest"},
 }
