@@ -9,7 +9,7 @@ One event's way through the house, and the order to read the files in:
    `letters` and `dead_letters` what could not be used, `tallies` the counts
 3. queue: `claims` says which Kaniko Jobs are next; `queue` hands them to Django-Q2's workers, who call `tasks`
 4. Job: `creation` takes a claimed Kaniko Job to Kubernetes; `naming` and `manifest/` say what it looks like, `kube`
-   speaks to the API server, `outages` knows when that is of no use
+   speaks to the API server, `kube_answers` tells what it meant, `outages` knows when asking is of no use
 5. after: `watching` leads or stands by (`leader`); whoever leads works through a `term`, with a `desk` (`agenda`,
    `readers`). `feeds` and `kube_watch` say what happens to Jobs and pods; `observed` and `tracking` are what is known
    of them; `diagnosis` says what it comes to (`pushes`, `obstacles`, `log_words`), `judging` what that means for the

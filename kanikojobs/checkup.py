@@ -15,6 +15,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 from kanikojobs import amqp, heartbeats, kube, overview
 from kanikojobs.errors import CreationError
+from kanikojobs.kube_answers import AlreadyExists
 from kanikojobs.manifest import job_manifest
 from kanikojobs.manifest.builds import Build
 from kanikojobs.manifest.settings import build_options
@@ -225,7 +226,7 @@ def _trial() -> Iterator[Finding]:
     try:
         body = job_manifest(build=build, options=build_options())
         kube.would_create_job(body, namespace=settings.KANIKOJOBS_NAMESPACE)
-    except kube.AlreadyExists:
+    except AlreadyExists:
         pass
     except (CreationError, ValueError) as error:
         yield Finding(

@@ -2,18 +2,15 @@
 
 Configuration, authentication and the pool of connections are the package's own. The calls post and read plain JSON:
 its models cost several times the CPU per Job, and their rounding off hides what the server really said.
-Answers become results or the errors of `kanikojobs.errors`.
+What an answer means is said in `kanikojobs.kube_answers`.
 """
 
 import json
 import os
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import Any
 from uuid import UUID
@@ -24,28 +21,8 @@ from django.conf import settings
 from kubernetes import client, config
 from kubernetes.config.config_exception import ConfigException
 
-from kanikojobs.errors import ClusterUnavailable, CreationError, PermanentError, TransientError
-
-# HTTP statuses that say "not now": the same request may be taken later.
-_TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
-
-# What Kubernetes calls an answer that names no reason of its own (apimachinery, pkg/apis/meta/v1, types.go).
-_REASONS = {
-    400: "BadRequest",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "NotFound",
-    405: "MethodNotAllowed",
-    409: "Conflict",
-    410: "Gone",
-    413: "RequestEntityTooLarge",
-    415: "UnsupportedMediaType",
-    422: "Invalid",
-    429: "TooManyRequests",
-    500: "InternalError",
-    503: "ServiceUnavailable",
-    504: "Timeout",
-}
+from kanikojobs.errors import ClusterUnavailable, TransientError
+from kanikojobs.kube_answers import Answer, error_of, read_answer, text_of
 
 # Before anything was sent.
 _NOT_REACHED = (
@@ -58,35 +35,6 @@ _NOT_REACHED = (
 PROBE_SECONDS = 3.0
 # An answer that is larger is none of Kubernetes': etcd holds 1.5 MiB per object, and lists are read in pages.
 _MOST_BYTES = 64 * 1024 * 1024
-_MOST_OF_A_MESSAGE = 8192  # characters
-_LONGEST_RETRY_AFTER = 600.0  # seconds
-
-
-class AlreadyExists(CreationError):
-    """A Job of that name is there: perhaps ours, from a create whose answer was lost."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An HTTP answer of the API server; `body` is the JSON object in it, or what stands in for one."""
-
-    status: int
-    body: dict[str, Any]
-    retry_after: float | None
-
-    @property
-    def reason(self) -> str:
-        reason = self.body.get("reason") or _REASONS.get(self.status, f"HTTP{self.status}")
-        return _storable(reason, most=64)
-
-    @property
-    def message(self) -> str:
-        return _storable(self.body.get("message") or "", most=_MOST_OF_A_MESSAGE)
-
-    @property
-    def is_of_kubernetes(self) -> bool:
-        """Whether an API server said this, and not something on the way to it."""
-        return "kind" in self.body and "apiVersion" in self.body
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +53,11 @@ def create_job(manifest: dict[str, Any], *, namespace: str) -> JobSeen:
 
 
 def would_create_job(manifest: dict[str, Any], *, namespace: str) -> None:
-    """Have the API server check a Job and make none (`dryRun=All`). Raises as `create_job`."""
-    _post_job(manifest, namespace=namespace, query="?dryRun=All")
+    """Have the API server check a Job and make none (`dryRun=All`); a field that it does not know is refused, too.
+
+    Raises as `create_job`.
+    """
+    _post_job(manifest, namespace=namespace, query="?dryRun=All&fieldValidation=Strict")
 
 
 def _post_job(manifest: dict[str, Any], *, namespace: str, query: str = "") -> Answer:
@@ -163,14 +114,26 @@ def probe() -> None:
 def request(method: str, path: str, *, body: dict[str, Any] | None = None, seconds: float | None = None) -> Answer:
     """One call to the API server, with so many seconds for the answer (KANIKOJOBS_KUBERNETES_TIMEOUT if not said).
 
-    Raises `TransientError` or `ClusterUnavailable` when there is no answer.
+    A token that has just expired is replaced by the one that is there now, if there is another: what was answered with
+    401 was not done. Raises `TransientError` or `ClusterUnavailable` when there is no answer.
     """
+    answer, token = _call(method, path, body=body, seconds=seconds)
+    if answer.status == 401 and token is not None:
+        if _authorization(_client()) != token:
+            return _call(method, path, body=body, seconds=seconds)[0]
+        _api.cache_clear()
+    return answer
+
+
+def _call(method: str, path: str, *, body: dict[str, Any] | None, seconds: float | None) -> tuple[Answer, str | None]:
+    """The answer to one call, and the token that it was made with."""
     seconds = seconds or settings.KANIKOJOBS_KUBERNETES_TIMEOUT.total_seconds()
     until = time.monotonic() + seconds
+    token = _authorization(_client())
     with _errors_of_the_way(seconds):
-        response = _send(method, path, body=body, connect=min(seconds, 3.0), read=seconds)
+        response = _send(method, path, token=token, body=body, connect=min(seconds, 3.0), read=seconds)
         data = _read(response, until=until)
-    return _answer(response, data)
+    return _answer(response, data), token
 
 
 def open_stream(path: str, *, quiet: float | None) -> urllib3.BaseHTTPResponse:
@@ -181,7 +144,14 @@ def open_stream(path: str, *, quiet: float | None) -> urllib3.BaseHTTPResponse:
     """
     seconds = settings.KANIKOJOBS_KUBERNETES_TIMEOUT.total_seconds()
     with _errors_of_the_way(seconds):
-        response = _send("GET", path, accept="application/json, */*", connect=min(seconds, 3.0), read=quiet)
+        response = _send(
+            "GET",
+            path,
+            token=_authorization(_client()),
+            accept="application/json, */*",
+            connect=min(seconds, 3.0),
+            read=quiet,
+        )
         if response.status == 200:
             return response
         data = _read(response, until=time.monotonic() + seconds)
@@ -192,18 +162,19 @@ def _send(
     method: str,
     path: str,
     *,
+    token: str | None,
     connect: float,
     read: float | None,
     body: dict[str, Any] | None = None,
     accept: str = "application/json",
 ) -> urllib3.BaseHTTPResponse:
     """Send a request and read the head of the answer."""
-    api = _api(os.getpid(), settings.KUBECONFIG)
+    api = _client()
     headers = {"Accept": accept, "User-Agent": "kanikojobs"}
     if body is not None:
         headers["Content-Type"] = "application/json"
-    if authorization := _authorization(api):
-        headers["Authorization"] = authorization
+    if token:
+        headers["Authorization"] = token
     return api.rest_client.pool_manager.request(
         method,
         api.configuration.host + path,
@@ -239,54 +210,21 @@ def _errors_of_the_way(seconds: float) -> Iterator[None]:
         # Certificates, or the address, may have been replaced: the next call reads the configuration anew.
         _api.cache_clear()
         reason = {"SSLError": "TLSError", "ProxyError": "ProxyError"}.get(type(error).__name__, "ConnectionFailed")
-        raise ClusterUnavailable(reason=reason, message=_storable(error)) from None
+        raise ClusterUnavailable(reason=reason, message=text_of(error)) from None
     except urllib3.exceptions.ReadTimeoutError:
         raise TransientError(
             reason="Timeout",
             message=f"The API server did not answer within {seconds:g} s; it may have done what it was asked.",
         ) from None
     except urllib3.exceptions.HTTPError as error:
-        raise TransientError(reason="ConnectionLost", message=_storable(error)) from None
+        raise TransientError(reason="ConnectionLost", message=text_of(error)) from None
 
 
 def _answer(response: urllib3.BaseHTTPResponse, data: bytes) -> Answer:
     if response.status == 401:
         # Credentials may have been replaced: the next call reads them anew.
         _api.cache_clear()
-    try:
-        body = json.loads(data)
-    except (ValueError, RecursionError):
-        body = None
-    if not isinstance(body, dict):
-        # The API server's own shedding of load is plain text; anything else is a proxy, or a server in trouble.
-        body = {"message": data[:_MOST_OF_A_MESSAGE].decode("utf-8", "backslashreplace")}
-        if response.status < 300:
-            body["reason"] = "UnreadableAnswer"
-        elif response.status < 400:
-            body = {"reason": "Redirected", "message": f"Sent on to {response.headers.get('Location', 'nowhere')}."}
-    details = body.get("details")
-    seconds = response.headers.get("Retry-After") or (
-        details.get("retryAfterSeconds") if isinstance(details, dict) else None
-    )
-    return Answer(response.status, body, None if seconds is None else retry_after(str(seconds)))
-
-
-def retry_after(text: str) -> float | None:
-    """The seconds that a Retry-After asks for, as a number or as a date (RFC 9110, section 10.2.3), up to 600."""
-    if re.fullmatch(r"[0-9]{1,9}", text.strip()):
-        seconds = float(text)
-    else:
-        try:
-            at = parsedate_to_datetime(text)
-            seconds = ((at if at.tzinfo else at.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds()
-        except (ValueError, OverflowError):
-            return None
-    return min(max(0.0, seconds), _LONGEST_RETRY_AFTER)
-
-
-def _storable(text: object, *, most: int = _MOST_OF_A_MESSAGE) -> str:
-    """Text of a server as PostgreSQL can hold it: NUL and lone surrogates written out, and not without end."""
-    return str(text).replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()[:most]
+    return read_answer(response.status, headers=response.headers, data=data)
 
 
 def _job(answer: Answer) -> JobSeen:
@@ -307,39 +245,26 @@ def _job(answer: Answer) -> JobSeen:
         ) from None
 
 
-def error_of(answer: Answer) -> CreationError:
-    """What an answer other than success means. The server's own reason, message and status are kept as they are."""
-    reason, message, status = answer.reason, answer.message, answer.status
-    if status == 409 and reason == "AlreadyExists":
-        return AlreadyExists(reason=reason, message=message, http_status=status)
-    if status == 401 or (status == 404 and not answer.is_of_kubernetes):
-        # Our credentials, or not the place where the API is: not this event.
-        return ClusterUnavailable(reason=reason, message=message, http_status=status)
-    if status == 409 or status < 400 or status in _TRY_AGAIN or status >= 500:
-        return TransientError(reason=reason, message=message, http_status=status, retry_after=answer.retry_after)
-    details = answer.body.get("details")
-    if status == 403 and "exceeded quota" in message:
-        reason = "QuotaExceeded"
-    elif message.startswith("admission webhook"):
-        reason = "AdmissionDenied"
-    elif status == 404 and isinstance(details, dict) and details.get("kind") == "namespaces":
-        reason = "NamespaceNotFound"
-    return PermanentError(reason=reason, message=message, http_status=status)
+def _client() -> client.ApiClient:
+    return _api(os.getpid(), settings.KUBECONFIG)
 
 
 @cache
 def _api(pid: int, kubeconfig: str) -> client.ApiClient:
     """The client of this process: connections must not be shared with the process that forked it."""
+    configuration = client.Configuration()
+    # A balancer that has silently forgotten a connection is found out while it is idle, and not by the next create.
+    configuration.keep_alive = True
     try:
         if kubeconfig:
-            return config.new_client_from_config(config_file=kubeconfig)
-        configuration = client.Configuration()
-        config.load_incluster_config(client_configuration=configuration)
+            config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)
+        else:
+            config.load_incluster_config(client_configuration=configuration)
         return client.ApiClient(configuration)
     except (ConfigException, OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
         raise ClusterUnavailable(
             reason="NotConfigured",
-            message=f"No way to the Kubernetes API ({_storable(error)}). "
+            message=f"No way to the Kubernetes API ({text_of(error)}). "
             "Name a kubeconfig file in KUBECONFIG, or run in a cluster.",
         ) from None
 
@@ -351,5 +276,5 @@ def _authorization(api: client.ApiClient) -> str | None:
     except Exception as error:
         # Files that vanished, or a credential plugin of the kubeconfig: anything can be raised here.
         _api.cache_clear()
-        raise ClusterUnavailable(reason="NoCredentials", message=_storable(error)) from error
+        raise ClusterUnavailable(reason="NoCredentials", message=text_of(error)) from error
     return token["value"] if token else None

@@ -17,6 +17,7 @@ from django.conf import settings
 
 from kanikojobs import kube
 from kanikojobs.errors import CreationError, TransientError
+from kanikojobs.kube_answers import Answer, error_of
 from kanikojobs.storable import printable
 
 SELECTOR = "app.kubernetes.io/managed-by=kanikojobs"
@@ -59,11 +60,11 @@ def list_pages(path: str) -> Iterator[tuple[list[Json], str]]:
             return
 
 
-def answer_of(answer: kube.Answer) -> Json:
+def answer_of(answer: Answer) -> Json:
     """The body of a successful answer. Raises the errors of `kanikojobs.errors` for any other."""
     if 200 <= answer.status < 300:
         return answer.body
-    raise kube.error_of(answer)
+    raise error_of(answer)
 
 
 @dataclass(slots=True)

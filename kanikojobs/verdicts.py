@@ -16,6 +16,7 @@ from django.conf import settings
 
 from kanikojobs import kube, naming
 from kanikojobs.errors import ClusterUnavailable, CreationError, PermanentError, TransientError
+from kanikojobs.kube_answers import AlreadyExists
 from kanikojobs.manifest import job_manifest
 from kanikojobs.manifest.builds import Build
 from kanikojobs.manifest.options import BuildOptions
@@ -95,7 +96,7 @@ def attempt(job: Held) -> Verdict:
         body["metadata"] |= {"name": job.name, "namespace": job.namespace}
         try:
             seen, outcome, status = kube.create_job(body, namespace=job.namespace), Outcome.CREATED, 201
-        except kube.AlreadyExists:
+        except AlreadyExists:
             may_exist = True
             seen, outcome, status = _own_job(job), Outcome.ADOPTED, 409
         return Verdict(outcome=outcome, duration=time.monotonic() - start, http_status=status, job_uid=seen.uid)

@@ -73,7 +73,9 @@ def odd_server(script: Script) -> Iterator[int]:
             thread.join()
 
 
-def write_kubeconfig(path: Path, *, server: str, user: dict[str, object] | None = None) -> str:
+def write_kubeconfig(
+    path: Path, *, server: str, user: dict[str, object] | None = None, proxy: str | None = None
+) -> str:
     """A kubeconfig for a server; returns its path as text."""
     path.write_text(
         yaml.safe_dump(
@@ -82,7 +84,7 @@ def write_kubeconfig(path: Path, *, server: str, user: dict[str, object] | None 
                 "kind": "Config",
                 "current-context": "odd",
                 "contexts": [{"name": "odd", "context": {"cluster": "odd", "user": "odd"}}],
-                "clusters": [{"name": "odd", "cluster": {"server": server}}],
+                "clusters": [{"name": "odd", "cluster": {"server": server} | ({"proxy-url": proxy} if proxy else {})}],
                 "users": [{"name": "odd", "user": user or {"token": "none"}}],
             }
         )

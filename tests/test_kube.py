@@ -14,6 +14,7 @@ from pytest_django import Settings
 from deploy.local.processes import free_port
 from kanikojobs import kube
 from kanikojobs.errors import ClusterUnavailable, CreationError, PermanentError, TransientError
+from kanikojobs.kube_answers import AlreadyExists, retry_after
 from tests.odd_server import Script, answers, hangs_up, odd_server, says, write_kubeconfig
 
 MANIFEST = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "a-job", "namespace": "builds"}}
@@ -33,6 +34,21 @@ NO_SUCH_NAMESPACE = a_status(
     reason="NotFound", message='namespaces "builds" not found', details={"name": "builds", "kind": "namespaces"}
 )
 QUOTA = a_status(reason="Forbidden", message='jobs.batch "a-job" is forbidden: exceeded quota: q, used: 5, limited: 5')
+UNCOUNTED = a_status(
+    reason="Forbidden",
+    message='jobs.batch "a-job" is forbidden: status unknown for quota: q, resources: pods',
+)
+ENDING = a_status(
+    reason="Forbidden",
+    message='jobs.batch "a-job" is forbidden: unable to create new content in namespace builds because it is being '
+    "terminated",
+    details={"name": "a-job", "kind": "jobs", "causes": [{"reason": "NamespaceTerminating", "field": "metadata"}]},
+)
+POLICY = a_status(
+    reason="Unauthorized",
+    message="jobs.batch \"a-job\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no",
+)
+NO_WEBHOOK = a_status(reason="InternalError", message='Internal error occurred: failed calling webhook "p": timeout')
 DENIED = a_status(message='admission webhook "policy.example.com" denied the request: unsigned')
 
 
@@ -41,7 +57,7 @@ DENIED = a_status(message='admission webhook "policy.example.com" denied the req
     [
         pytest.param(
             answers("409 Conflict", body=a_status(reason="AlreadyExists", message="there")),
-            *(kube.AlreadyExists, "AlreadyExists", "there"),
+            *(AlreadyExists, "AlreadyExists", "there"),
             id="already-exists",
         ),
         pytest.param(
@@ -64,6 +80,44 @@ DENIED = a_status(message='admission webhook "policy.example.com" denied the req
         ),
         pytest.param(
             answers("400 Bad Request", body=DENIED), PermanentError, "AdmissionDenied", "unsigned", id="webhook"
+        ),
+        pytest.param(
+            answers("401 Unauthorized", body=DENIED),
+            *(PermanentError, "AdmissionDenied", "unsigned"),
+            id="webhook-that-says-unauthorized",
+        ),
+        pytest.param(
+            answers("409 Conflict", body=DENIED), PermanentError, "AdmissionDenied", "unsigned", id="webhook-conflict"
+        ),
+        pytest.param(
+            answers("401 Unauthorized", body=POLICY),
+            *(PermanentError, "AdmissionDenied", "denied request: no"),
+            id="policy-that-says-unauthorized",
+        ),
+        pytest.param(
+            answers("503 Service Unavailable", body=DENIED),
+            *(TransientError, "ServiceUnavailable", "unsigned"),
+            id="webhook-that-asks-to-come-again",
+        ),
+        pytest.param(
+            answers("500 Internal Server Error", body=NO_WEBHOOK),
+            *(TransientError, "InternalError", "failed calling webhook"),
+            id="webhook-that-does-not-answer",
+        ),
+        pytest.param(
+            answers("403 Forbidden", body=UNCOUNTED),
+            *(TransientError, "QuotaUncounted", "status unknown"),
+            id="quota-that-is-not-counted-yet",
+        ),
+        pytest.param(
+            answers("403 Forbidden", body=ENDING),
+            *(PermanentError, "NamespaceTerminating", "being terminated"),
+            id="namespace-that-is-going",
+        ),
+        pytest.param(
+            answers("403 Forbidden", body=a_status(reason="Forbidden", message="x", details={"causes": "odd"})),
+            *(PermanentError, "Forbidden", "x"),
+            id="causes-that-are-none",
         ),
         pytest.param(
             answers("404 Not Found", body=NO_SUCH_NAMESPACE),
@@ -230,13 +284,13 @@ def test_a_kubeconfig_that_cannot_be_used_is_nobodys_fault(
     ],
 )
 def test_retry_after_is_seconds_or_a_date(text: str, seconds: float | None) -> None:
-    assert kube.retry_after(text) == seconds
+    assert retry_after(text) == seconds
 
 
 def test_retry_after_as_a_date_counts_from_now() -> None:
     text = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
 
-    seconds = kube.retry_after(text)
+    seconds = retry_after(text)
 
     assert seconds is not None
     assert 20 < seconds <= 30

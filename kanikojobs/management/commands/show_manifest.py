@@ -9,6 +9,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from kanikojobs import cloudevent, intake, kube
 from kanikojobs.errors import CreationError, InvalidEvent, NotOurs, PermanentError
+from kanikojobs.kube_answers import AlreadyExists
 from kanikojobs.manifest import job_manifest
 from kanikojobs.manifest.builds import Build
 from kanikojobs.manifest.options import BuildOptions
@@ -107,7 +108,7 @@ def verdict(manifest: dict[str, Any]) -> str:
     name, namespace = manifest["metadata"]["name"], manifest["metadata"]["namespace"]
     try:
         kube.would_create_job(manifest, namespace=namespace)
-    except kube.AlreadyExists:
+    except AlreadyExists:
         return f"The API server has a Job {name} in namespace {namespace} already."
     except PermanentError as error:
         raise CommandError(f"The API server refuses it ({error.http_status} {error.reason}): {error.message}") from None
