@@ -16,6 +16,7 @@ from kanikojobs.failure_groups import Death
 from kanikojobs.letters import Letter
 from kanikojobs.messages import IntakeResult, Message, Outcome
 from kanikojobs.models import DeadLetter, KanikoJob
+from kanikojobs.redaction import redact
 from kanikojobs.storable import printable, storable
 
 # How many bytes of bodies are on their way to Postgres at once. A statement for each letter would take most of the time
@@ -154,7 +155,9 @@ class Group:
 
 def _group(letter: Letter) -> Group:
     signature = fingerprints.signature(reason=printable(letter.reason), faults=letter.faults)
-    return Group(fingerprints.fingerprint(kind=str(letter.cause), signature=signature), printable(signature))
+    fingerprint = fingerprints.fingerprint(kind=str(letter.cause), signature=signature)
+    # The name of a group is on pages of those who may not see secrets.
+    return Group(fingerprint, redact(printable(signature)))
 
 
 def _death(letter: Letter, *, times: int, group: Group, opened: bool) -> Death:

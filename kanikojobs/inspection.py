@@ -10,6 +10,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from kanikojobs.cloudevent.hostile_text import member
@@ -18,12 +19,20 @@ from kanikojobs.models import DeadLetter, JobStartEvent
 from kanikojobs.redaction import MARK, redact
 
 MOST_LINES = 2000
+MOST_NESTED = 64
+MOST_ON_A_LINE = 4096  # characters
 MOST_SHOWN = 256 * 1024  # bytes of a body on a page; the download has all
+MOST_READ = 1024 * 1024  # bytes of a body that are searched for secrets and taken apart line by line
 _HEX_ROW = 16
 _HIDDEN = MARK.format("secret")
 _TELLING_NAME = r"(?:passw|passphrase|pwd|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|credential|auth)"
 _NAMED_VALUE = re.compile(
-    rf'(?i)("[^"\\\n]{{0,128}}{_TELLING_NAME}[^"\\\n]{{0,64}}"\s*:\s*)"(?:[^"\\]|\\.)*"', re.DOTALL
+    rf'(?i)("[^"\\\n]{{0,128}}{_TELLING_NAME}[^"\\\n]{{0,64}}"\s*:\s*)(?:"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*)',
+    re.DOTALL,
+)
+# A fault repeats the value that it is about.
+_TOLD_VALUE = re.compile(
+    rf'(?im)^([^\n:]{{0,256}}{_TELLING_NAME}[^\n:]{{0,64}}: )the (?:string "(?:[^"\\\n]|\\.)*"|number [^\s;,]+)'
 )
 _TELLING = re.compile(_TELLING_NAME, re.IGNORECASE)
 
@@ -58,37 +67,44 @@ class Inspection:
 
 def inspect(letter: DeadLetter, *, secrets: bool, sink_url: str = "http://localhost:8000/events") -> Inspection:
     """All of a letter; with `secrets`, word for word."""
-    body = visible_body(letter, secrets=secrets)
+    whole = bytes(letter.body)
     try:
-        text, is_text = body.decode(), True
+        whole.decode()
+        is_text = True
     except UnicodeDecodeError:
-        text, is_text = "", False
+        is_text = False
+    part = whole[:MOST_READ]
+    body = part if secrets else _without_secrets(part)
+    text = body.decode("utf-8", "ignore") if is_text else ""
     headers = letter.headers if secrets else masked(letter.headers)
     faults = [Fault(str(fault.get("path", "")), str(fault.get("problem", ""))) for fault in letter.faults]
-    lines, elsewhere = _lines(text, headers=headers, faults=faults)
+    if not secrets:
+        faults = [masked_fault(fault) for fault in faults]
+    lines, elsewhere = _lines(text if part == whole else "", headers=headers, faults=faults)
     deaths = headers.get("x-death")
     deaths = tuple(death for death in deaths if isinstance(death, dict)) if isinstance(deaths, list) else ()
     return Inspection(
-        size=len(letter.body),
+        size=len(whole),
         is_text=is_text,
         text=text[:MOST_SHOWN],
         hex="" if is_text else hex_dump(body[:MOST_SHOWN]),
-        is_cut=len(body) > MOST_SHOWN,
+        is_cut=len(whole) > MOST_SHOWN,
         lines=lines,
         elsewhere=elsewhere,
         headers={name: value for name, value in headers.items() if name != "x-death" or not deaths},
         properties=letter.properties if secrets else masked(letter.properties),
         deaths=deaths,
-        command=command(letter, body=body, headers=headers, sink_url=sink_url),
+        command=command(letter, body=body if part == whole else None, headers=headers, sink_url=sink_url),
         masked=not secrets,
     )
 
 
 def visible_body(letter: DeadLetter, *, secrets: bool) -> bytes:
     """The body as received, or with its secrets struck out."""
-    body = bytes(letter.body)
-    if secrets:
-        return body
+    return bytes(letter.body) if secrets else _without_secrets(bytes(letter.body))
+
+
+def _without_secrets(body: bytes) -> bytes:
     try:
         return masked_text(body.decode()).encode()
     except UnicodeDecodeError:
@@ -98,7 +114,12 @@ def visible_body(letter: DeadLetter, *, secrets: bool) -> bytes:
 
 def masked_text(text: str) -> str:
     """The text without the values whose name says that they are secret, and without what has the form of a secret."""
-    return redact(_NAMED_VALUE.sub(rf'\1"{_HIDDEN}"', text))
+    return redact(_TOLD_VALUE.sub(rf"\1{_HIDDEN}", _NAMED_VALUE.sub(rf'\1"{_HIDDEN}"', text)))
+
+
+def masked_fault(fault: Fault) -> Fault:
+    """The fault without the value that it repeats, where the path or the form of it says that it is secret."""
+    return Fault(fault.path, masked_text(f"{fault.path}: {fault.problem}").removeprefix(f"{fault.path}: "))
 
 
 def masked(value: Any, *, name: str = "") -> Any:
@@ -123,8 +144,11 @@ def hex_dump(body: bytes) -> str:
     return "\n".join(rows)
 
 
-def command(letter: DeadLetter, *, body: bytes, headers: Mapping[str, Any], sink_url: str) -> str:
-    """A shell command that sends the message again, to the sink, which reads the same content modes."""
+def command(letter: DeadLetter, *, body: bytes | None, headers: Mapping[str, Any], sink_url: str) -> str:
+    """A shell command that sends the message again, to the sink, which reads the same content modes.
+
+    Without a body, as for one that is too large for a page, it sends the file that was downloaded.
+    """
     attributes = {
         _http_name(name): value for name, value in headers.items() if name.lower().startswith(("ce-", "cloudevents"))
     }
@@ -134,8 +158,15 @@ def command(letter: DeadLetter, *, body: bytes, headers: Mapping[str, Any], sink
     for header in (f"Content-Type: {content_type}", *(f"{name}: {value}" for name, value in attributes.items())):
         lines.append(f"-H {shlex.quote(' '.join(header.split()))}")
     lines.append('-H "Authorization: Bearer $KANIKOJOBS_SINK_TOKEN"')
+    if body is None:
+        return f"{' '.join(lines)} --data-binary @{file_name(letter)}"
     encoded = base64.b64encode(body).decode()
     return f"base64 -d <<'BODY' | {' '.join(lines)} --data-binary @-\n{_folded(encoded)}\nBODY"
+
+
+def file_name(letter: DeadLetter) -> str:
+    """What the download is called."""
+    return f"dead-letter-{letter.pk}.bin"
 
 
 def _folded(text: str) -> str:
@@ -162,7 +193,7 @@ def _lines(
     }
     root = "data" if in_headers else ""
     found: list[tuple[int, str, str]] = [(0, f"{name}: {value}", name) for name, value in in_headers.items()]
-    found += _json_lines(event, path=root, indent=0, before="")
+    found += islice(_json_lines(event, path=root, indent=0, before=""), MOST_LINES)
     shown = found[:MOST_LINES]
     places = {path: index for index, (_, _, path) in reversed(list(enumerate(shown))) if path or not root}
     at: dict[int, list[Fault]] = {}
@@ -174,9 +205,16 @@ def _lines(
         else:
             at.setdefault(index, []).append(fault)
     return (
-        tuple(Line(index + 1, indent, line, tuple(at.get(index, ()))) for index, (indent, line, _) in enumerate(shown)),
+        tuple(
+            Line(index + 1, indent, _cut(line), tuple(at.get(index, ())))
+            for index, (indent, line, _) in enumerate(shown)
+        ),
         tuple(elsewhere),
     )
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= MOST_ON_A_LINE else f"{line[:MOST_ON_A_LINE]}… ({len(line)} characters)"
 
 
 def _place(path: str, places: Mapping[str, int]) -> int | None:
@@ -195,6 +233,9 @@ def _place(path: str, places: Mapping[str, int]) -> int | None:
 
 def _json_lines(value: Any, *, path: str, indent: int, before: str) -> Iterator[tuple[int, str, str]]:
     match value:
+        case dict() | list() if value and indent == MOST_NESTED:
+            # Hostile nesting would be deeper than the interpreter's stack.
+            yield indent, f"{before}… (nested deeper than {MOST_NESTED} levels)", path
         case dict() if value:
             yield indent, before + "{", path
             for name, item in value.items():

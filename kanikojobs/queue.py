@@ -190,7 +190,11 @@ class KanikoJobBroker(ORM):
         until_due = outages.seconds_until_probe()
         if until_due is None:
             until_due = claims.seconds_until_due()
-        waits = [until for until in (until_due, running.seconds_until_due()) if until is not None]
+        until_step = running.seconds_until_due()
+        if until_step is not None:
+            # One that is due and could not be claimed is being taken at this moment, by a step that takes long.
+            until_step = max(REPLAYS_POLL, until_step)
+        waits = [until for until in (until_due, until_step) if until is not None]
         seconds = max(0.001, min([SLOW_POLL, *waits]))
         with connection.wrap_database_errors:
             for _ in connection.connection.notifies(timeout=seconds, stop_after=1):

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from kanikojobs import inspection
 from kanikojobs.models import (
     ContainerLog,
     Drift,
@@ -84,7 +85,8 @@ def _attempts(jobs: list[KanikoJob]) -> Iterator[Entry]:
 def _deaths(event: JobStartEvent) -> Iterator[Entry]:
     for letter in event.dead_letters.defer("body", "headers", "properties"):
         title = f"Dead letter: {letter.get_cause_display()}"
-        yield Entry(letter.first_died_at, title, letter.reason, "bad", "deadletter", letter.pk)
+        reason = inspection.masked_text(letter.reason)
+        yield Entry(letter.first_died_at, title, reason, "bad", "deadletter", letter.pk)
 
 
 def _kept(jobs: list[KanikoJob]) -> Iterator[Entry]:

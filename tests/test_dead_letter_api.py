@@ -7,9 +7,12 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 
+from kanikojobs.database_time import now
 from kanikojobs.models import DeadLetter, FailureGroup, JobStartEvent, OperatorAction, ReplayRun
-from tests.factories import a_message, a_replay_run
-from tests.replay_cases import a_failed_build, an_expired, an_invalid, every_case, run_to_the_end
+from kanikojobs.replay import runs
+from kanikojobs.replay.selection import Selection
+from tests.factories import a_message, a_replay_item, a_replay_run
+from tests.replay_cases import AN_OPERATOR, a_failed_build, an_expired, an_invalid, every_case, run_to_the_end
 
 pytestmark = pytest.mark.django_db
 
@@ -68,9 +71,24 @@ def test_the_items_of_a_run_are_listed_and_filtered(operator: Client) -> None:
         for query in ("", "?outcome=invalid")
     )
 
-    assert [item["outcome"] for item in all_] == ["invalid", "queued"]
+    assert [item["outcome"] for item in all_] == ["queued", "invalid"]
     assert [item["outcome"] for item in invalid] == ["invalid"]
     assert "JSON" in invalid[0]["detail"]
+
+
+def test_items_come_in_their_order_and_by_outcome_and_result(operator: Client) -> None:
+    run = a_replay_run()
+    for position, (outcome, result) in enumerate([("queued", "failed-again"), ("queued", ""), ("invalid", "")], 1):
+        a_replay_item(run=run, position=position, outcome=outcome, result=result, at=now())
+
+    def positions(query: str) -> list[int]:
+        answer = operator.get(f"/async-jobs/replays/{run.pk}/items?{query}")
+        return [item["position"] for item in answer.json()["results"]]
+
+    assert positions("") == [1, 2, 3]
+    assert positions("outcome=queued") == [1, 2]
+    assert positions("result=failed-again") == [1]
+    assert operator.get(f"/async-jobs/replays/{run.pk}/items?outcome=lost").status_code == 400
 
 
 def test_pause_resume_and_cancel_answer_409_when_they_come_too_late(operator: Client) -> None:
@@ -188,6 +206,26 @@ def test_secrets_are_struck_out_unless_permitted(viewer: Client) -> None:
 
     assert "s3cr3t" not in viewer.get(path).content.decode()
     assert "s3cr3t" in client_with(*VIEW, "view_secrets_deadletter").get(path).json()["body"]
+
+
+def test_what_repeats_a_secret_is_struck_out_everywhere(viewer: Client) -> None:
+    event = json.loads(a_message().body)
+    event["data"]["parameters"]["environment"] = {"NPM_TOKEN": 4711}
+    letter = an_invalid(json.dumps(event).encode())
+    a_failed_build(message="fetching https://somebody:4711@example.com failed")
+    run = run_to_the_end(
+        runs.start(selection=Selection(), cut_off=now(), pace=runs.Pace(), author=AN_OPERATOR, reason="Again.")
+    )
+    paths = ("dead-letters", f"dead-letters/{letter.pk}", f"replays/{run.pk}/items", "failure-groups")
+
+    def told(client: Client) -> list[str]:
+        plan = post(client, "dead-letters/plan", filter={}).content.decode()
+        return [*(client.get(f"/async-jobs/{path}").content.decode() for path in paths), plan]
+
+    permitted = told(client_with(*VIEW, "view_secrets_deadletter"))
+
+    assert not [answer for answer in told(viewer) if "4711" in answer]
+    assert ["4711" in answer for answer in permitted] == [True, True, True, False, True]
 
 
 ACTIONS: dict[str, tuple[str, dict[str, Any]]] = {

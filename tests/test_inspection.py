@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kanikojobs import intake
-from kanikojobs.inspection import Inspection, hex_dump, inspect
+from kanikojobs.inspection import MOST_NESTED, MOST_SHOWN, Inspection, hex_dump, inspect, masked_text
 from kanikojobs.messages import Message
 from kanikojobs.models import DeadLetter, JobStartEvent
 from tests.factories import a_dead_letter
@@ -43,6 +43,50 @@ def test_every_fault_is_marked_at_its_place() -> None:
         '"GOOD": 5': ["data.parameters.environment.GOOD"],
     }
     assert inspection.elsewhere == ()
+
+
+def test_a_fault_does_not_repeat_a_secret() -> None:
+    event = sample_event(1)
+    event["data"]["parameters"]["environment"] = {"NPM_TOKEN": 4711, "NODE_ENV": 5}
+    event["data"]["parser_id"] = "https://somebody:s3cr3t@example.com"
+    letter = a_letter(json.dumps(event).encode())
+
+    told = [str(fault) for line in inspect(letter, secrets=False).lines for fault in line.faults]
+    permitted = [str(fault) for line in inspect(letter, secrets=True).lines for fault in line.faults]
+
+    assert not [fault for fault in told if "4711" in fault or "s3cr3t" in fault]
+    assert any("the number 5" in fault for fault in told)
+    assert any("the number 4711" in fault for fault in permitted)
+    assert "4711" in letter.reason
+    assert "4711" not in masked_text(letter.reason)
+
+
+@pytest.mark.parametrize("depth", [100, 900, 990, 5000])
+def test_hostile_nesting_is_shown_as_far_as_it_makes_sense(depth: int) -> None:
+    letter = a_letter(b'{"data": ' + b"[" * depth + b"]" * depth + b"}")
+
+    inspection = inspect(letter, secrets=False)
+
+    assert inspection.is_text
+    assert len(inspection.lines) <= 2 * MOST_NESTED + 3
+
+
+def test_a_very_large_body_is_shown_in_part_and_sent_again_as_the_file_that_was_downloaded() -> None:
+    letter = a_dead_letter(body=b'{"password": "s3cr3t", "x": "' + b"\xc3\xa4" * 1024 * 1024 + b'"}')
+
+    inspection = inspect(letter, secrets=False)
+
+    assert (inspection.size, inspection.is_cut, inspection.is_text) == (len(letter.body), True, True)
+    assert len(inspection.text.encode()) <= 4 * MOST_SHOWN
+    assert "s3cr3t" not in inspection.text
+    assert inspection.command.endswith(f"--data-binary @dead-letter-{letter.pk}.bin")
+    assert len(inspection.command) < 1000
+
+
+def test_a_line_is_no_longer_than_a_person_reads() -> None:
+    inspection = inspect(a_letter(json.dumps({"data": "x" * 100_000}).encode()), secrets=False)
+
+    assert max(len(line.text) for line in inspection.lines) < 5000
 
 
 def test_in_binary_mode_the_attributes_are_lines_too() -> None:

@@ -7,7 +7,9 @@ from rest_framework import serializers
 
 from kanikojobs import inspection
 from kanikojobs.api.acting import ReasonSerializer
+from kanikojobs.api.secrets import MaskedField, may_see_secrets
 from kanikojobs.api.serializers import DeadLetterSerializer
+from kanikojobs.errors import Fault
 from kanikojobs.models import DeadLetter
 from kanikojobs.replay.plan import ReplayPlan
 
@@ -49,7 +51,7 @@ class StartedSerializer(serializers.Serializer[Any]):
 
 class ProblemSerializer(serializers.Serializer[Any]):
     outcome = serializers.CharField()
-    message = serializers.CharField()
+    message = MaskedField()
     count = serializers.IntegerField()
     example = serializers.IntegerField(help_text="A dead letter to look at.")
 
@@ -74,6 +76,7 @@ class DeadLetterDetailSerializer(DeadLetterSerializer):
     body = serializers.SerializerMethodField(
         help_text="As text; bytes that are no UTF-8 are written \\xNN. Secrets are struck out unless permitted."
     )
+    faults = serializers.SerializerMethodField()
     headers = serializers.SerializerMethodField()
     properties = serializers.SerializerMethodField()
     replays = serializers.SerializerMethodField(help_text="Each run that it was in, and what came of it.")
@@ -95,20 +98,23 @@ class DeadLetterDetailSerializer(DeadLetterSerializer):
             "replays",
         )
 
-    def _secrets(self) -> bool:
-        request = self.context.get("request")
-        return bool(request and request.user.has_perm("kanikojobs.view_secrets_deadletter"))
-
     def get_body(self, letter: DeadLetter) -> str:
-        return inspection.visible_body(letter, secrets=self._secrets()).decode("utf-8", "backslashreplace")
+        secrets = may_see_secrets(self.context)
+        return inspection.visible_body(letter, secrets=secrets).decode("utf-8", "backslashreplace")
 
     def get_headers(self, letter: DeadLetter) -> dict[str, Any]:
-        headers: dict[str, Any] = letter.headers if self._secrets() else inspection.masked(letter.headers)
-        return headers
+        headers: dict[str, Any] = letter.headers
+        return headers if may_see_secrets(self.context) else inspection.masked(headers)
 
     def get_properties(self, letter: DeadLetter) -> dict[str, Any]:
-        properties: dict[str, Any] = letter.properties if self._secrets() else inspection.masked(letter.properties)
-        return properties
+        properties: dict[str, Any] = letter.properties
+        return properties if may_see_secrets(self.context) else inspection.masked(properties)
+
+    def get_faults(self, letter: DeadLetter) -> list[dict[str, str]]:
+        if may_see_secrets(self.context):
+            return list(letter.faults)
+        faults = (Fault(str(fault.get("path", "")), str(fault.get("problem", ""))) for fault in letter.faults)
+        return [{"path": fault.path, "problem": inspection.masked_fault(fault).problem} for fault in faults]
 
     def get_replays(self, letter: DeadLetter) -> list[Any]:
         rows = letter.replay_items.order_by("id").values("run", "outcome", "result", "event", "kaniko_job", "at")

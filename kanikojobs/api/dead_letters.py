@@ -70,7 +70,8 @@ class DeadLetterViewSet(ListAndItem):
         """What a replay of all that match would do. Changes nothing."""
         given = FilterSerializer(data=request.data)
         given.is_valid(raise_exception=True)
-        return Response(PlanSerializer(plan(selection=given.validated_data["filter"], most=MOST_PLANNED)).data)
+        planned = plan(selection=given.validated_data["filter"], most=MOST_PLANNED)
+        return Response(PlanSerializer(planned, context=self.get_serializer_context()).data)
 
     @extend_schema(
         request=ReplayOneSerializer,

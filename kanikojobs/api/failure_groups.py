@@ -125,7 +125,8 @@ class FailureGroupViewSet(mixins.UpdateModelMixin, ListAndItem):
         given.is_valid(raise_exception=True)
         values = given.validated_data
         with transaction.atomic():
-            group = self.get_object()
+            # Locked: what is not sent stays as it is now, also if somebody else changes it at this moment.
+            group = self.get_queryset().select_for_update(of=("self",)).get(pk=self.get_object().pk)
             group = failure_groups.take_note(
                 group,
                 note=values.get("note", group.note),

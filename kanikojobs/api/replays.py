@@ -11,6 +11,7 @@ from rest_framework.response import Response
 
 from kanikojobs.api.acting import FilterAndReasonSerializer, ReasonSerializer, author
 from kanikojobs.api.permissions import MayAct
+from kanikojobs.api.secrets import MaskedField
 from kanikojobs.api.views import ListAndItem, NewestFirst
 from kanikojobs.database_time import now
 from kanikojobs.models import ReplayItem, ReplayRun
@@ -56,6 +57,8 @@ class ReplayRunSerializer(serializers.ModelSerializer[ReplayRun]):
 
 
 class ReplayItemSerializer(serializers.ModelSerializer[ReplayItem]):
+    detail = MaskedField(read_only=True, help_text="Why it would not do. Secrets are struck out unless permitted.")
+
     class Meta:
         model = ReplayItem
         fields: tuple[str, ...] = (
@@ -69,6 +72,21 @@ class ReplayItemSerializer(serializers.ModelSerializer[ReplayItem]):
             "kaniko_job",
             "at",
         )
+
+
+class ItemsSerializer(serializers.Serializer[Any]):
+    """Which items of a replay are meant."""
+
+    outcome = serializers.ChoiceField(choices=ReplayItem.Outcome.choices, required=False)
+    result = serializers.ChoiceField(
+        choices=[(value, label) for value, label in ReplayItem.Result.choices if value], required=False
+    )
+
+
+class InOrder(NewestFirst):
+    """By the place in the replay, which an index has in order; by id it would pass all items of later replays."""
+
+    ordering = "position"
 
 
 class StartSerializer(FilterAndReasonSerializer):
@@ -146,15 +164,16 @@ class ReplayRunViewSet(ListAndItem):
             return Response({"detail": str(nothing)}, status=409)
         return Response(ReplayRunSerializer(run).data, status=202)
 
-    @extend_schema(responses=ReplayItemSerializer(many=True), tags=["replays"])
-    @action(detail=True, methods=["get"], filterset_fields=None, pagination_class=NewestFirst)
+    @extend_schema(responses=ReplayItemSerializer(many=True), parameters=[ItemsSerializer], tags=["replays"])
+    @action(detail=True, methods=["get"], filterset_fields=None, pagination_class=InOrder)
     def items(self, request: Request, pk: str) -> Response:
-        """The dead letters of a replay, and what came of each; `?outcome=invalid` for those."""
-        items = self.get_object().items.all()
-        if outcome := request.query_params.get("outcome"):
-            items = items.filter(outcome=outcome)
+        """The dead letters of a replay in their order, and what came of each."""
+        asked = ItemsSerializer(data=request.query_params)
+        asked.is_valid(raise_exception=True)
+        items = self.get_object().items.filter(**asked.validated_data)
         page = self.paginate_queryset(items.defer("body"))
-        return self.get_paginated_response(ReplayItemSerializer(page or [], many=True).data)
+        rows = ReplayItemSerializer(page or [], many=True, context=self.get_serializer_context())
+        return self.get_paginated_response(rows.data)
 
     @extend_schema(request=ReasonSerializer, responses=ReplayRunSerializer, tags=["replays"])
     @action(detail=True, methods=["post"])

@@ -2,6 +2,7 @@
 
 from rest_framework import serializers
 
+from kanikojobs.api.secrets import MaskedField
 from kanikojobs.models import DeadLetter, JobAttempt, JobStartEvent, KanikoJob
 
 
@@ -98,6 +99,8 @@ class JobStartEventDetailSerializer(JobStartEventSerializer):
 
 
 class DeadLetterSerializer(serializers.ModelSerializer[DeadLetter]):
+    reason = MaskedField(read_only=True, help_text="What is wrong, and where. Secrets are struck out unless permitted.")
+
     class Meta:
         model = DeadLetter
         fields: tuple[str, ...] = (

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from django.db import connection, transaction
+from django.db import IntegrityError, connection, transaction
 
 from kanikojobs import audit, failure_groups
 from kanikojobs.audit import Author
@@ -32,7 +32,11 @@ def restore(*, selection: Selection, author: Author, reason: str) -> Disposal:
 
     Raises `audit.ReasonMissing`.
     """
-    return _move(selection=selection, to=State.OPEN, author=author, reason=reason)
+    try:
+        return _move(selection=selection, to=State.OPEN, author=author, reason=reason)
+    except IntegrityError:
+        # One has died anew between the look and the update. It is open now, so the second look leaves its twin.
+        return _move(selection=selection, to=State.OPEN, author=author, reason=reason)
 
 
 def _move(*, selection: Selection, to: DeadLetter.State, author: Author, reason: str) -> Disposal:

@@ -1,8 +1,10 @@
-"""Times as a person says them."""
+"""What a person may read: times as they say them, hostile text without its secrets."""
 
 from datetime import datetime, timedelta
 
 from django import template
+
+from kanikojobs import inspection
 
 register = template.Library()
 
@@ -31,3 +33,8 @@ def ago(at: datetime | None, now: datetime) -> str:
 @register.filter
 def words(text: str) -> list[str]:
     return text.split()
+
+
+@register.filter
+def without_secrets(text: str) -> str:
+    return inspection.masked_text(text)

@@ -63,7 +63,8 @@ class DeadLetterAdmin(ReadOnlyAdmin):
 
     @admin.display(description="reason")
     def short_reason(self, letter: DeadLetter) -> str:
-        first, _, rest = inspection.masked_text(letter.reason).partition("\n")
+        # Of a hundred faults only the first is shown, and only so much is searched for secrets.
+        first, _, rest = inspection.masked_text(letter.reason[:4000]).partition("\n")
         return first[:120] + (" …" if rest or len(first) > 120 else "")
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
@@ -271,7 +272,7 @@ class DeadLetterAdmin(ReadOnlyAdmin):
         response = HttpResponse(
             inspection.visible_body(letter, secrets=secrets), content_type="application/octet-stream"
         )
-        response["Content-Disposition"] = f'attachment; filename="dead-letter-{letter.pk}.bin"'
+        response["Content-Disposition"] = f'attachment; filename="{inspection.file_name(letter)}"'
         response["X-Content-Type-Options"] = "nosniff"
         return response
 
