@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import connection, models, transaction
+from django.db import OperationalError, connection, models, transaction
 from pytest_django import Settings
 
 from kanikojobs import intake, pausing, retry, tallies
@@ -345,6 +345,35 @@ def test_a_run_that_was_broken_off_goes_on_where_it_was(monkeypatch: pytest.Monk
     assert position[1] > 0
     assert PruneRun.objects.get() == begun
     assert removed["events"] == 40 - DeadLetter.objects.count()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM kanikojobs_jobattempt",
+        "DELETE FROM kanikojobs_kanikojob",
+        "DELETE FROM kanikojobs_jobstartevent",
+        'UPDATE "kanikojobs_prunerun"',
+        "INSERT INTO kanikojobs_tally",
+    ],
+)
+def test_a_batch_that_ends_at_any_statement_has_done_nothing(settings: Settings, statement: str) -> None:
+    settings.KANIKOJOBS_KEEP_ATTEMPTS = settings.KANIKOJOBS_KEEP_LOGS = settings.KANIKOJOBS_KEEP_OUTBOX = timedelta()
+    a_built_event()
+    before = row_counts()
+    pruning.begin()
+
+    def end_there(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        if sql.strip().startswith(statement):
+            raise OperationalError("the connection is lost")
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(end_there), pytest.raises(OperationalError):
+        pruning.prune(share=100)
+
+    assert row_counts() == before
+    assert total_removed() == Counter()
+    assert prune()["events"] == 1
 
 
 def test_it_stops_after_the_time_that_it_is_given() -> None:
