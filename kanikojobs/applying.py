@@ -53,6 +53,7 @@ class _Plan:
     tracked: dict[int, Tracked] = field(default_factory=dict)
     vanished: list[Row] = field(default_factory=list)
     unknown: list[Tracked] = field(default_factory=list)
+    finished: list[int] = field(default_factory=list)
 
 
 def apply(batch: Mapping[str, Tracked], *, leadership: Leadership) -> Applied:
@@ -93,14 +94,16 @@ def _apply(batch: Mapping[str, Tracked], *, leadership: Leadership) -> Applied:
             else:
                 _act_on(judge(row, tracked), row=row, tracked=tracked, plan=plan, applied=applied)
         tallies.add(_write(plan, applied=applied))
-    for id, move in plan.moves.items():
-        if move.to in FINISHED:
-            tracked = plan.tracked[id]
+    for row in applied.rows.values():
+        if row.id in plan.finished:
+            move = plan.moves[row.id]
             log.info(
                 "job-finished",
-                event_id=tracked.job.event_id if tracked.job else "",
-                kaniko_job=tracked.job.name if tracked.job else id,
-                number=tracked.job.number if tracked.job else "",
+                event_id=row.event_id,
+                correlation_id=row.correlation_id,
+                trace_id=row.trace_id,
+                kaniko_job=row.name,
+                number=row.number,
                 node=move.node,
                 state=move.to.value,
                 reason=move.reason,
@@ -112,8 +115,10 @@ def rows_of(names: Sequence[str]) -> dict[str, Row]:
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            SELECT id, name, state, reason, message, job_uid, cancel_requested_at FROM kanikojobs_kanikojob
-            WHERE namespace = %s AND name = ANY (%s)
+            SELECT job.id, job.name, job.state, job.reason, job.message, job.job_uid, job.cancel_requested_at,
+                   job.number, event.event_id, event.correlation_id, event.trace_id
+            FROM kanikojobs_kanikojob job JOIN kanikojobs_jobstartevent event ON event.id = job.event_id
+            WHERE job.namespace = %s AND job.name = ANY (%s)
             """,
             [settings.KANIKOJOBS_NAMESPACE, list(names)],
         )
@@ -170,7 +175,7 @@ def _write(plan: _Plan, *, applied: Applied) -> dict[str, tallies.Increment]:
     counts: Counter[str] = Counter()
     moved = KanikoJob.objects.move(plan.moves.values())
     KanikoJob.objects.note_waits(plan.explain)
-    finished = [id for id in moved if plan.moves[id].to in FINISHED]
+    plan.finished = finished = [id for id in moved if plan.moves[id].to in FINISHED]
     evidence.note(plan.notes[id] for id in finished)
     for id in finished:
         tracked, move = plan.tracked[id], plan.moves[id]

@@ -12,7 +12,7 @@ from uuid import UUID
 from kanikojobs import diagnosis, obstacles, retry
 from kanikojobs.diagnosis import ENDING, NOTHING, Diagnosis, Read
 from kanikojobs.models import Move
-from kanikojobs.states import State
+from kanikojobs.states import FINISHED, State
 from kanikojobs.tracking import Tracked
 
 
@@ -27,6 +27,10 @@ class Row:
     message: str
     job_uid: UUID | None
     cancel_requested_at: datetime | None
+    number: int
+    event_id: str
+    correlation_id: str
+    trace_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +83,18 @@ def _judged(row: Row, found: Diagnosis, *, tracked: Tracked, removed: bool) -> J
         message=found.message,
         job_uid=row.job_uid or (UUID(tracked.job.uid) if tracked.job else None),
         at=found.at,
+        ran_at=_ran_at(row, tracked) if found.state in FINISHED else None,
         node=found.node,
     )
     return Judgement(move=move, found=found)
+
+
+def _ran_at(row: Row, tracked: Tracked) -> datetime | None:
+    """When a pod of the row's own Job first ran. One that is over within a moment is often not seen to run."""
+    if tracked.job is None or (row.job_uid is not None and str(row.job_uid) != tracked.job.uid):
+        return None
+    containers = (container for pod in tracked.pods_in_order() for container in pod.containers)
+    return min((container.started_at for container in containers if container.started_at), default=None)
 
 
 def _waiting(row: Row, found: Diagnosis, *, tracked: Tracked) -> Judgement:

@@ -263,6 +263,10 @@ class Follower:
             message="",
             job_uid=None,
             cancel_requested_at=NOW if course.cancelled else None,
+            number=1,
+            event_id="e",
+            correlation_id="c",
+            trace_id="",
         )
 
     def see(self, news: Any) -> None:

@@ -93,6 +93,29 @@ def test_a_time_that_is_set_stays() -> None:
     assert (job.created_at, job.running_at) == (created, running)
 
 
+CREATED = datetime(2024, 1, 1, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("seen_at", "ran_at", "expected"),
+    [
+        pytest.param(None, CREATED + timedelta(seconds=3), CREATED + timedelta(seconds=3), id="learned afterwards"),
+        pytest.param(None, CREATED - timedelta(seconds=1), CREATED, id="not before its Job was there"),
+        pytest.param(CREATED, CREATED + timedelta(seconds=3), CREATED, id="what was seen stands"),
+        pytest.param(None, None, None, id="never ran"),
+    ],
+)
+def test_a_build_that_nobody_saw_run_has_the_time_that_its_pod_tells(
+    seen_at: datetime | None, ran_at: datetime | None, expected: datetime | None
+) -> None:
+    job = a_kaniko_job(state=State.CREATED, created_at=CREATED, running_at=seen_at)
+
+    KanikoJob.objects.move([Move(id=job.pk, to=State.SUCCEEDED, ran_at=ran_at)])
+
+    job.refresh_from_db()
+    assert job.running_at == expected
+
+
 def test_the_uid_that_is_known_stays_unless_a_move_brings_one() -> None:
     job = a_kaniko_job(state=State.CREATED)
     known = job.job_uid

@@ -25,7 +25,8 @@ class Move:
     `claim` restricts it to a row that is still claimed under that token: a worker whose lease ran out moves nothing.
     `run_at` is when a row that goes back to `queued` is due again. `spend_retry` counts it against MAX_RETRIES.
     `may_exist` says of one that goes back that its Job may be in the cluster all the same.
-    `at` is when it happened in Kubernetes, which counts where we learn of it late. `node` is where the pod runs.
+    `at` is when it happened in Kubernetes, which counts where we learn of it late. `ran_at` is when a Job that has
+    ended began to run, for one that nobody saw run. `node` is where the pod runs.
     """
 
     id: int
@@ -38,6 +39,7 @@ class Move:
     spend_retry: bool = False
     may_exist: bool = False
     at: datetime | None = None
+    ran_at: datetime | None = None
     node: str = ""
 
 
@@ -79,14 +81,18 @@ class KanikoJobQuerySet(models.QuerySet["KanikoJob"]):
                         THEN COALESCE(job.created_at, clock_timestamp()) ELSE job.created_at END,
                     node = COALESCE(NULLIF(move.node, ''), job.node),
                     running_at = CASE
-                        WHEN move.new_state = 'running'
-                        THEN COALESCE(job.running_at, happened.at) ELSE job.running_at END,
+                        WHEN job.running_at IS NOT NULL THEN job.running_at
+                        WHEN move.new_state = 'running' THEN happened.at
+                        -- Written in whole seconds, so it can seem to be before the Job was created.
+                        WHEN move.ran_at IS NOT NULL THEN LEAST(happened.at, GREATEST(move.ran_at, job.created_at)) END,
                     finished_at = CASE
                         WHEN move.new_state IN ('succeeded', 'failed', 'cancelled') THEN happened.at END
                 FROM unnest(
                     %s::bigint[], %s::text[], %s::text[], %s::text[], %s::uuid[], %s::uuid[],
-                    %s::timestamptz[], %s::boolean[], %s::boolean[], %s::timestamptz[], %s::text[]
-                ) AS move (id, new_state, reason, message, job_uid, claim, run_at, spend_retry, may_exist, at, node)
+                    %s::timestamptz[], %s::boolean[], %s::boolean[], %s::timestamptz[], %s::timestamptz[], %s::text[]
+                ) AS move (
+                    id, new_state, reason, message, job_uid, claim, run_at, spend_retry, may_exist, at, ran_at, node
+                )
                 -- Kubernetes writes whole seconds, so its time counts only where we learn of it later than that.
                 CROSS JOIN LATERAL (
                     SELECT CASE WHEN move.at < clock_timestamp() - interval '5 seconds'
@@ -111,6 +117,7 @@ class KanikoJobQuerySet(models.QuerySet["KanikoJob"]):
                     [move.spend_retry for move in moves],
                     [move.may_exist for move in moves],
                     [move.at for move in moves],
+                    [move.ran_at for move in moves],
                     [move.node for move in moves],
                     allowed,
                 ],
