@@ -85,6 +85,22 @@ def _read(
     decoded: Callable[[str, Any], Any],
     rules: Rules,
 ) -> StartEvent:
+    event = _by_mode(body, content_type=content_type, headers=headers, decoded=decoded, rules=rules)
+    if event.traceparent or not headers:
+        return event
+    # Instrumented senders and proxies give the trace to the message that carries the event. HTTP writes names large.
+    traceparent, trace_id = attributes.trace(headers.get("traceparent") or headers.get("Traceparent"))
+    return event._replace(traceparent=traceparent, trace_id=trace_id) if traceparent else event
+
+
+def _by_mode(
+    body: bytes,
+    *,
+    content_type: str | None,
+    headers: Mapping[str, Any] | None,
+    decoded: Callable[[str, Any], Any],
+    rules: Rules,
+) -> StartEvent:
     """The content mode, by the rules of HTTP binding 1.0.2, section 1.3, which the AMQP bindings share."""
     _refuse_oversized(body, most=rules.max_body_bytes)
     essence, charset = attributes.media_type(content_type)

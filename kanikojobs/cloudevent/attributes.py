@@ -151,9 +151,8 @@ def _extension_problem(value: object) -> str:
     return f"{kind(value)}; an extension is a string, a boolean or a whole number of 32 bits"
 
 
-def trace(found: Extensions) -> tuple[str, str]:
-    """`traceparent` and its trace id if valid (W3C Trace Context, level 1); a broken one harms no build."""
-    value = found.get("traceparent")
+def trace(value: object) -> tuple[str, str]:
+    """A `traceparent` and its trace id if valid (W3C Trace Context, level 1); a broken one harms no build."""
     parts = _TRACEPARENT(value) if isinstance(value, str) else None
     if parts is None or (parts[0].startswith("00") and parts[2] is not None):
         return "", ""

@@ -102,7 +102,7 @@ def start_event(given: dict[str, Any], *, data: Any, prefix: str, rules: Rules, 
         raise _invalid(faults, given=given)
 
     data_json = strict_json.canonical(data)
-    traceparent, trace_id = attributes.trace(extensions)
+    traceparent, trace_id = attributes.trace(extensions.get("traceparent"))
     return StartEvent(
         event_id=event_id,
         source=rules.event_source,
