@@ -24,9 +24,9 @@ test-cluster: .venv/ready  ## The tests that talk to Kubernetes, against the cur
 bench: .venv/ready  ## What it can do on this machine. CASE=name: one of the measurements
 	@exec $(PY) -m tests.bench $(CASE)
 
-image:  ## The container image, with docker or podman. IMAGE=name:tag
+image:  ## The container image, with docker or podman. IMAGE=name:tag, TRACES=1 with OpenTelemetry
 	@builder=$$(command -v docker || command -v podman) || { echo "make image needs docker or podman." >&2; exit 2; }; \
-	exec $$builder build -f deploy/Dockerfile -t "$(or $(IMAGE),kanikojobs:laptop)" .
+	exec $$builder build -f deploy/Dockerfile $(if $(TRACES),--build-arg TRACES=1) -t "$(or $(IMAGE),kanikojobs:laptop)" .
 
 lint: .venv/ready  ## ruff (rules and format) and mypy
 	$(PY) -m ruff check $(SOURCES)
@@ -41,5 +41,5 @@ format: .venv/ready  ## Put the code into the format that lint asks for
 clean:  ## Remove what the other targets have made
 	@sh deploy/local/clean.sh
 
-.venv/ready: requirements.txt requirements-dev.txt deploy/local/venv.sh
+.venv/ready: requirements.txt requirements-dev.txt deploy/requirements-traces.txt deploy/local/venv.sh
 	@sh deploy/local/venv.sh "$(PYTHON)"

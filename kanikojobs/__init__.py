@@ -23,5 +23,6 @@ One event's way through the house, and the order to read the files in:
    `health` answers the orchestrator
 8. gone: `retention/` removes what is old and needed by nobody
 
-`messages` and `errors` are the words that these share; `checks`, `logs` and `database_time` serve all of it.
+`messages` and `errors` are the words that these share; `checks`, `logs`, `tracing/` and `database_time` serve all of
+it.
 """

@@ -17,7 +17,7 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection, transaction
 from django_q.exceptions import TimeoutException
 
-from kanikojobs import claims, dead_letters, durations, logs, outages, stopping, tallies, verdicts
+from kanikojobs import claims, dead_letters, durations, logs, outages, stopping, tallies, tracing, verdicts
 from kanikojobs.cursors import binding_cursor
 from kanikojobs.errors import ClusterUnavailable
 from kanikojobs.heartbeats import instance_name
@@ -283,6 +283,7 @@ def settle(calls: Calls, *, token: UUID) -> CreationResult:
             for job, verdict in reached
         ),
     )
+    tracing.attempted(reached)
     states = [move.to for move in moves if move.id in moved]
     return CreationResult(
         created=states.count(State.CREATED),

@@ -5,6 +5,7 @@ What is acknowledged to RabbitMQ or answered to an HTTP caller has been committe
 message never spoils its batch.
 """
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -12,7 +13,7 @@ import structlog
 from django.conf import settings
 from django.db import DatabaseError, DataError, IntegrityError, transaction
 
-from kanikojobs import claims, cloudevent, dead_letters, letters, logs, tallies
+from kanikojobs import claims, cloudevent, dead_letters, letters, logs, tallies, tracing
 from kanikojobs.cloudevent import Identity, StartEvent
 from kanikojobs.errors import Fault, InvalidEvent, NotOurs
 from kanikojobs.event_rows import Row, StoredEvent, insert_events, row_of
@@ -49,7 +50,7 @@ Prepared = Row | InvalidEvent | NotOurs
 
 def prepare(messages: Sequence[Message], *, origin: JobStartEvent.Origin) -> list[Prepared]:
     """Do all that can be done for each message without the database."""
-    readings = read(messages, origin=origin)
+    readings = tracing.begun(read(messages, origin=origin), origin=origin)
     return [row_of(reading) if isinstance(reading, StartEvent) else reading for reading in readings]
 
 
@@ -130,6 +131,7 @@ def _write(messages: Sequence[Message], prepared: Sequence[Prepared], *, origin:
             content = row.identity, row.event.content_hash
             times_seen[content] = times_seen.get(content, 0) + 1
 
+    began_at = time.time()
     outcomes: list[Outcome] = []
     faults: dict[int, tuple[Fault, ...]] = {}
     dead: list[letters.Letter] = []
@@ -168,6 +170,8 @@ def _write(messages: Sequence[Message], prepared: Sequence[Prepared], *, origin:
     log.info("batch-recorded", origin=str(origin), **{str(outcome): n for outcome, n in counted.items()})
     lines = (_line(*settled, origin=origin) for settled in zip(prepared, outcomes, strict=True))
     logs.steps(__name__, "message-settled", lines)
+    events = (row.event for row in prepared if isinstance(row, Row))
+    tracing.processed(events, messages=len(messages), origin=origin, began_at=began_at)
     return IntakeResult(outcomes=tuple(outcomes), faults=faults)
 
 

@@ -5,6 +5,7 @@ again, under the same CloudEvents id. While RabbitMQ is away rows wait in Postgr
 """
 
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,7 +15,7 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.models.functions import Now
 
-from kanikojobs import amqp, outcomes, tallies
+from kanikojobs import amqp, outcomes, tallies, tracing
 from kanikojobs.models import OutcomeEvent
 
 log = structlog.get_logger(__name__)
@@ -39,10 +40,15 @@ def publish_some(link: amqp.BlockingConnection, *, most: int = BATCH) -> int:
         if not waiting:
             return 0
         reached: list[bool] = []
+        events = [outcomes.cloud_event(row.kaniko_job) for row in waiting]
+        began_at = time.time()
         try:
             # One that reaches no queue is done as well: nobody has bound one, so nobody wants to know.
-            for has_reached in amqp.publish_each(link, [outcomes.publication(row.kaniko_job) for row in waiting]):
+            for has_reached in amqp.publish_each(link, map(outcomes.publication, events)):
+                if has_reached:
+                    tracing.published(events[len(reached)], began_at=began_at)
                 reached.append(has_reached)
+                began_at = time.time()
         except amqp.CONNECTION_ERRORS as error:
             problem = error
         OutcomeEvent.objects.filter(pk__in=[row.pk for row in waiting[: len(reached)]]).update(published_at=Now())

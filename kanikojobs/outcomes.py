@@ -4,6 +4,7 @@ Off by default (KANIKOJOBS_OUTCOME_EVENTS). `kanikojobs.outbox` publishes them.
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from django.conf import settings
@@ -70,9 +71,8 @@ def _time(moment: Any) -> str | None:
     return moment.isoformat() if moment else None
 
 
-def publication(job: KanikoJob) -> Publication:
-    """The outcome of a finished Kaniko Job as a message, in the type's name."""
-    event = cloud_event(job)
+def publication(event: Mapping[str, Any]) -> Publication:
+    """An outcome as a message, in the type's name."""
     headers = {"traceparent": event["traceparent"]} if "traceparent" in event else {}
     body = json.dumps(event, ensure_ascii=False).encode()
     return Publication(

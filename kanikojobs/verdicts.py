@@ -62,10 +62,11 @@ class Verdict:
     """What one call came to.
 
     `may_exist` says that the Job may be there although no answer said so, `spends_retry` that the try counts against
-    MAX_RETRIES. `retry_after` and `duration` are in seconds.
+    MAX_RETRIES. `retry_after` and `duration` are in seconds, and so is `began_at`, a Unix time.
     """
 
     outcome: JobAttempt.Outcome
+    began_at: float
     duration: float
     http_status: int | None = None
     reason: str = ""
@@ -87,7 +88,7 @@ class Terminating(TransientError):
 
 def attempt(job: Held) -> Verdict:
     """Make one call to create a Job, and say what it came to. Raises nothing that the API or an event can cause."""
-    start = time.monotonic()
+    began_at, start = time.time(), time.monotonic()
     may_exist = False
     error: CreationError
     try:
@@ -99,7 +100,8 @@ def attempt(job: Held) -> Verdict:
         except AlreadyExists:
             may_exist = True
             seen, outcome, status = _own_job(job), Outcome.ADOPTED, 409
-        return Verdict(outcome=outcome, duration=time.monotonic() - start, http_status=status, job_uid=seen.uid)
+        duration = time.monotonic() - start
+        return Verdict(outcome=outcome, began_at=began_at, duration=duration, http_status=status, job_uid=seen.uid)
     except CreationError as failure:
         error = failure
     except Exception as failure:
@@ -108,16 +110,16 @@ def attempt(job: Held) -> Verdict:
         error = TransientError(reason="UnexpectedError", message=f"{type(failure).__name__}: {failure}"[:2000])
     duration = time.monotonic() - start
     may_exist = may_exist or _may_have_been_carried_out(error)
-    return _failure(second_opinion(error), duration=duration, may_exist=may_exist)
+    return _failure(second_opinion(error), began_at=began_at, duration=duration, may_exist=may_exist)
 
 
 def out_of_time(*, duration: float) -> Verdict:
     """The verdict on a call during which the task's own time ran out."""
     error = TransientError(reason="TaskTimeout", message="The call was still going on when the task's time ran out.")
-    return _failure(error, duration=duration, may_exist=True)
+    return _failure(error, began_at=time.time() - duration, duration=duration, may_exist=True)
 
 
-def _failure(error: CreationError, *, duration: float, may_exist: bool) -> Verdict:
+def _failure(error: CreationError, *, began_at: float, duration: float, may_exist: bool) -> Verdict:
     outcome = Outcome.REFUSED
     if isinstance(error, ClusterUnavailable):
         outcome = Outcome.UNAVAILABLE
@@ -125,6 +127,7 @@ def _failure(error: CreationError, *, duration: float, may_exist: bool) -> Verdi
         outcome = Outcome.RETRY
     return Verdict(
         outcome=outcome,
+        began_at=began_at,
         duration=duration,
         http_status=error.http_status,
         reason=error.reason,

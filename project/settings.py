@@ -5,7 +5,9 @@ put together (such as a retry that is shorter than a timeout) is told by `manage
 """
 
 import os
+import re
 import sys
+from importlib.metadata import distributions
 from pathlib import Path
 
 import dj_database_url
@@ -310,5 +312,17 @@ SPECTACULAR_SETTINGS = {
 KANIKOJOBS_LIVENESS_FILE = env.text("KANIKOJOBS_LIVENESS_FILE")
 KANIKOJOBS_METRICS_TOKEN = env.text("KANIKOJOBS_METRICS_TOKEN")
 KANIKOJOBS_TRACE_URL = env.text("KANIKOJOBS_TRACE_URL")
+if KANIKOJOBS_TRACE_URL and not re.fullmatch(r"https?://.*\{trace_id\}.*", KANIKOJOBS_TRACE_URL):
+    env.fault(
+        f'KANIKOJOBS_TRACE_URL="{KANIKOJOBS_TRACE_URL}" is no address with a place for the trace. '
+        "Write for example https://traces.example/trace/{trace_id}."
+    )
+# A span for each batch, each call to create a Job and each build, by OpenTelemetry (kanikojobs.tracing).
+KANIKOJOBS_TRACES = env.flag("KANIKOJOBS_TRACES", False)
+if KANIKOJOBS_TRACES and not any(distributions(name="opentelemetry-exporter-otlp-proto-http")):
+    env.fault(
+        "KANIKOJOBS_TRACES is on and OpenTelemetry is not installed. "
+        "Run pip install -r deploy/requirements-traces.txt, or write 0."
+    )
 
 env.check()

@@ -41,7 +41,14 @@ def test_the_modules_are_found() -> None:
     assert imports_of(CHECKOUT / "kanikojobs/amqp.py") >= {"pika", "kanikojobs"}
 
 
-@pytest.mark.parametrize(("package", "module"), [("pika", "kanikojobs/amqp.py"), ("kubernetes", "kanikojobs/kube.py")])
+@pytest.mark.parametrize(
+    ("package", "module"),
+    [
+        ("pika", "kanikojobs/amqp.py"),
+        ("kubernetes", "kanikojobs/kube.py"),
+        ("opentelemetry", "kanikojobs/tracing/exporting.py"),
+    ],
+)
 def test_each_outside_system_is_behind_one_module(package: str, module: str) -> None:
     assert [name_of(path) for path in OURS if package in imports_of(path)] == [module]
 

@@ -9,6 +9,9 @@ import psycopg
 import pytest
 from django.conf import settings as django_settings
 from django.db import connection, transaction
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind
 from pytest_django import Settings
 
 from deploy.local.rabbitmq import RabbitMQ
@@ -18,6 +21,7 @@ from kanikojobs import amqp, cloudevent, intake, outbox, outcomes, retry, tallie
 from kanikojobs.audit import Author
 from kanikojobs.models import KanikoJob, Move, OperatorAction, OutcomeEvent
 from kanikojobs.states import FINISHED, State
+from kanikojobs.tracing import exporting
 from tests.factories import a_kaniko_job, an_event
 from tests.stack_plugin import StartCommand
 from tests.watched_jobs import created_jobs, queued_job, wait_finished, wait_until
@@ -83,6 +87,34 @@ def test_each_outcome_is_a_cloudevent_of_its_own_type(told: Listener, state: Sta
     assert (outcome["data"]["advice"] != "") == (state == State.FAILED)
     assert properties.delivery_mode == 2
     assert properties.content_type.startswith("application/cloudevents+json")
+
+
+@pytest.mark.django_db
+def test_publishing_is_a_span_in_the_trace_that_the_outcome_carries_on(told: Listener, settings: Settings) -> None:
+    settings.KANIKOJOBS_TRACES = True
+    exporting.send_by(SimpleSpanProcessor(spans := InMemorySpanExporter()))
+    event = an_event(traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    finish(a_kaniko_job(event=event, state="running"), to=State.SUCCEEDED)
+
+    outbox.publish_some(told.link)
+
+    (span,) = spans.get_finished_spans()
+    ((_, outcome),) = told.messages()
+    exchange = f"{django_settings.KANIKOJOBS_EXCHANGE}:{outcomes.TYPE}.succeeded"
+    assert (span.name, span.kind) == (f"publish {exchange}", SpanKind.CLIENT)
+    assert span.parent is not None
+    assert f"00-{span.parent.trace_id:032x}-{span.parent.span_id:016x}-01" == event.traceparent
+    assert outcome["traceparent"] == event.traceparent
+    assert dict(span.attributes or {}) == {
+        "messaging.system": "rabbitmq",
+        "messaging.destination.name": exchange,
+        "messaging.rabbitmq.destination.routing_key": f"{outcomes.TYPE}.succeeded",
+        "messaging.operation.name": "publish",
+        "messaging.operation.type": "send",
+        "cloudevents.event_id": outcome["id"],
+        "cloudevents.event_source": outcome["source"],
+        "cloudevents.event_type": outcome["type"],
+    }
 
 
 @pytest.mark.django_db

@@ -93,6 +93,24 @@ def test_the_check_for_deployment_warns_of_doors_without_a_token() -> None:
     assert SECRET not in ended.stderr
 
 
+def test_traces_without_what_they_need_are_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.metadata.distributions", lambda **_: iter(()))
+
+    (fault,) = faults_of(monkeypatch, LEAST | {"KANIKOJOBS_TRACES": "1"})
+
+    assert fault.startswith("KANIKOJOBS_TRACES is on and OpenTelemetry is not installed. Run pip install -r deploy/")
+    assert settings_of(monkeypatch, LEAST)["KANIKOJOBS_TRACES"] is False
+
+
+@pytest.mark.parametrize("template", ["https://traces.example/", "{trace_id}", "javascript:alert('{trace_id}')"])
+def test_the_address_of_traces_has_a_place_for_the_trace(monkeypatch: pytest.MonkeyPatch, template: str) -> None:
+    env = LEAST | {"KANIKOJOBS_TRACE_URL": template}
+
+    (fault,) = faults_of(monkeypatch, env)
+
+    assert fault.startswith(f'KANIKOJOBS_TRACE_URL="{template}" is no address with a place for the trace. Write for')
+
+
 def test_the_check_fails_with_settings_that_cannot_work_together() -> None:
     env = LEAST | {"KANIKOJOBS_LEASE": "60s", "KANIKOJOBS_TASK_TIMEOUT": "60s", "KANIKOJOBS_KUBERNETES_TIMEOUT": "20s"}
 

@@ -9,7 +9,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db import connection, models
 
-from kanikojobs import lines
+from kanikojobs import lines, tracing
 from kanikojobs.models.outbox import OutcomeEvent
 from kanikojobs.states import FINISHED, TRANSITIONS, UNFINISHED, State
 from kanikojobs.storable import printable
@@ -126,6 +126,7 @@ class KanikoJobQuerySet(models.QuerySet["KanikoJob"]):
         lines.move_up({id for id, finished, in_a_line in rows if finished and in_a_line})
         if settings.KANIKOJOBS_OUTCOME_EVENTS:
             OutcomeEvent.objects.bulk_create([OutcomeEvent(kaniko_job_id=id) for id, finished, _ in rows if finished])
+        tracing.finished([id for id, finished, _ in rows if finished])
         return {id for id, _, _ in rows}
 
     def note_waits(self, reasons: Mapping[int, tuple[str, str]]) -> None:
