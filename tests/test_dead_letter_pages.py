@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission, User
+from django.db import connection
 from django.test import Client
 from django.urls import reverse
 
+from kanikojobs.admin.dead_letters.letters import DeadLetterAdmin
 from kanikojobs.database_time import now
 from kanikojobs.models import (
     DeadLetter,
@@ -466,3 +468,15 @@ def test_the_list_of_groups_costs_the_same_for_many_groups(viewer: Client, djang
 
     with django_assert_max_num_queries(14):
         viewer.get("/admin/kanikojobs/failuregroup/")
+
+
+@pytest.mark.parametrize("field", ["ce_id", "fingerprint", "third_party_id", "parser_id"])
+def test_a_whole_id_is_searched_for_by_index(field: str) -> None:
+    assert f"{field}__exact" in DeadLetterAdmin.search_fields
+    with connection.cursor() as cursor:
+        # The table of a test is so small that reading all of it is cheaper.
+        cursor.execute("SET LOCAL enable_seqscan = off")
+
+        plan = DeadLetter.objects.filter(**{field: "x"}).values("pk").explain()
+
+    assert "Index Cond" in plan

@@ -134,6 +134,7 @@ class DeadLetter(models.Model):
                 condition=~Q(third_party_id=""),
                 name="deadletter_of_third_party",
             ),
+            models.Index(fields=["parser_id"], condition=~Q(parser_id=""), name="deadletter_of_parser"),
             models.Index(
                 fields=["replayed_as_job"],
                 condition=Q(replayed_as_job__isnull=False),

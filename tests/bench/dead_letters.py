@@ -25,10 +25,12 @@ EVENTS, LETTERS, SMALL = 2_000_000, 200_000, 100
 ROUNDS = 7
 REPLAYED = 5_000
 CLICKS = (
+    "0 home",
     "1 groups",
     "2 group",
     "3 plan of 412",
     "4 start of 412",
+    "plan of all open",
     "page of the run",
     "list of letters",
     "page of a letter",
@@ -129,6 +131,7 @@ def pages() -> Sample:
         return answer
 
     for _ in range(ROUNDS):
+        ask("0 home", "/admin/")
         ask("1 groups", "/admin/kanikojobs/failuregroup/")
         page = ask("2 group", f"/admin/kanikojobs/failuregroup/{group.pk}/change/")
         (way,) = {unescape(link) for link in re.findall(r'href="([^"]*/plan/[^"]*)"', page.content.decode())}
@@ -142,6 +145,7 @@ def pages() -> Sample:
             sys.exit(f"the run has {run.total} dead letters")
         ask("page of the run", f"/admin/kanikojobs/replayrun/{run.pk}/change/")
         runs.cancel(run_id=run.pk, author=AN_OPERATOR, reason="Measured.")
+        ask("plan of all open", "/admin/kanikojobs/replayrun/plan/?all=1")
         ask("list of letters", "/admin/kanikojobs/deadletter/", state__exact="open")
         ask("page of a letter", f"/admin/kanikojobs/deadletter/{letter.pk}/change/")
         ask("groups new since", "/admin/kanikojobs/failuregroup/", new_since="24h")
