@@ -541,7 +541,7 @@ def test_every_row_that_points_to_what_goes_is_taken_along_or_forgets_it_and_is_
         assert indexed, f"{table}.{column}"
 
 
-def test_no_batch_reads_a_whole_table(django_assert_max_num_queries: Any) -> None:
+def test_no_batch_reads_a_whole_table() -> None:
     many_built_events(10)
     a_failed_event(state="replayed", settled_at=ago(95))
     statements: list[str] = []
