@@ -20,7 +20,10 @@ from kanikojobs.manifest.source_rules import INSECURE_SETTING, SourceRules, chec
 _LONGEST_URL = 2048
 _EXAMPLE = "https://github.com/<owner>/<repository>/tree/<branch>/<folder>"
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_UNSAFE = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029\\]")
+# Also what cannot be seen, or turns round what can: it would make one folder look like another to whoever reads it.
+_UNSAFE = re.compile(r"[\x00-\x20\x7f-\xa0\xad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\\]")
+# What GitLab and GitHub add to the addresses of their pages.
+_QUERY_OF_A_PAGE = re.compile(r"ref_type=(?:heads|tags)|tab=[a-z0-9-]+")
 _REPOSITORY_PART = re.compile(r"[A-Za-z0-9_~.][A-Za-z0-9_~.-]*")
 _REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/+@=,-]{0,254}")
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -76,7 +79,7 @@ def parse_source(url: str, *, rules: SourceRules) -> Source:
         raise invalid(
             "has credentials before the host; leave them out, secrets are configured per host by the operator"
         )
-    if parts.query or "?" in url:
+    if "?" in url and not _QUERY_OF_A_PAGE.fullmatch(parts.query):
         raise invalid("has a query (?…); leave it out, it may hold a credential")
     match parts.scheme:
         case "https" | "http" | "git":
@@ -102,7 +105,7 @@ def _from_host(parts: SplitResult, *, port: int | None, rules: SourceRules) -> S
     if not all(_REPOSITORY_PART.fullmatch(part) and part not in (".", "..", ".git") for part in repository):
         raise invalid("the repository's path may have letters, digits and . _ ~ - only, no .. or .git by itself")
     name = "/".join(repository).removesuffix(".git")
-    if not name:
+    if not name or (len(repository) == 1 and _is_forge(host)):
         raise invalid(f"names no repository; write {_EXAMPLE}")
     rules.require_host(host=host, port=port, path=name)
     insecure = rules.is_insecure(host=host, port=port, path=name)
@@ -132,7 +135,7 @@ def _from_host(parts: SplitResult, *, port: int | None, rules: SourceRules) -> S
 
 
 def _tarball(parts: SplitResult, *, host: str, port: int | None, path: str, rules: SourceRules) -> Source:
-    _checked_path(path.strip("/"))
+    _checked_segments(path.strip("/"))
     rules.require_host(host=host, port=port, path=path.strip("/"))
     if parts.scheme != "https":
         raise invalid("is a tarball; kaniko fetches those by https:// only")
@@ -162,7 +165,7 @@ def _from_bucket(parts: SplitResult, *, port: int | None, rules: SourceRules) ->
 
 def _split_repository(path: str, *, host: str) -> tuple[list[str], list[str]]:
     """Where the repository's path ends: at `//`, after a part that ends in `.git`, before GitLab's `/-/`,
-    after owner and name; on GitLab, whose groups nest, it is the whole path."""
+    after owner and name; on GitLab, whose groups nest, before a page, or it is the whole path."""
     explicit, separator, below = path.removeprefix("/").partition("//")
     if separator:
         return explicit.split("/"), below.strip("/").split("/") if below.strip("/") else []
@@ -172,9 +175,21 @@ def _split_repository(path: str, *, host: str) -> tuple[list[str], list[str]]:
             return segments[: index + 1], segments[index + 1 :]
         if segment == "-" and index:
             return segments[:index], segments[index:]
-    if "gitlab" in host.split("."):
+        # Names of projects may not be those of pages there, so this is an address of before `/-/`.
+        if _is_gitlab(host) and index >= 2 and segment in ("tree", *_OTHER_PAGES):
+            return segments[:index], segments[index:]
+    if _is_gitlab(host):
         return segments, []
     return segments[:2], segments[2:]
+
+
+def _is_gitlab(host: str) -> bool:
+    return "gitlab" in host.split(".")
+
+
+def _is_forge(host: str) -> bool:
+    """Whether every repository there has an owner, or a group, before its name."""
+    return _is_gitlab(host) or host in ("github.com", "bitbucket.org")
 
 
 def _tree_or_sub_path(rest: list[str], *, host: str) -> tuple[str, str]:
@@ -200,8 +215,8 @@ def _fragment(text: str) -> tuple[str, str, str]:
     folder = _checked_path(folder.strip("/")) if folder.strip("/") else ""
     if pinned and not _COMMIT.fullmatch(pinned):
         raise invalid("what follows the second # must be a whole commit hash (40 or 64 hexadecimal digits)")
-    if not ref or _COMMIT.fullmatch(ref):
-        return "", pinned or ref, folder
+    if ref in ("", "HEAD") or _COMMIT.fullmatch(ref):
+        return "", pinned or ref.removeprefix("HEAD"), folder
     if not _REF.fullmatch(ref) or ".." in ref or "//" in ref or ref.endswith(("/", ".", ".lock")):
         raise invalid("what follows # is not a branch, tag or commit (letters, digits and . _ / + @ = , -)")
     return ref, pinned, folder
@@ -215,9 +230,14 @@ def _only_sub_path(fragment: str) -> str:
 
 
 def _checked_path(path: str) -> str:
-    for segment in path.split("/"):
-        if segment in ("", ".", "..", ".git") or segment.startswith("-"):
-            raise invalid("the folder must be a path inside the source, without .., .git or parts that begin with -")
+    if any(segment.startswith("-") for segment in path.split("/")):
+        raise invalid("the folder must be a path inside the source, without parts that begin with -")
+    return _checked_segments(path)
+
+
+def _checked_segments(path: str) -> str:
+    if {"", ".", "..", ".git"} & set(path.split("/")):
+        raise invalid("the folder must be a path inside the source, without .., .git or empty parts")
     return path
 
 

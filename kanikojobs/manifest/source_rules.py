@@ -16,8 +16,9 @@ HOSTS_SETTING = "KANIKOJOBS_ALLOWED_HOSTS"
 INSECURE_SETTING = "KANIKOJOBS_INSECURE_HOSTS"
 BUCKETS_SETTING = "KANIKOJOBS_ALLOWED_BUCKETS"
 
+# "default" is a namespace: a pod finds its services as `name.default`.
 _INTERNAL_NAMES = frozenset(
-    {"localhost", "local", "localdomain", "internal", "svc", "lan", "intranet", "corp", "home", "private"}
+    {"localhost", "local", "localdomain", "internal", "svc", "lan", "intranet", "corp", "home", "private", "default"}
 )
 _HOST_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*")
 _DEFAULT_PORTS = ("80", "443")
@@ -108,7 +109,14 @@ def is_internal(host: str) -> bool:
         address = ipaddress.ip_address(host)
     except ValueError:
         parts = host.split(".")
-        return len(parts) == 1 or parts[-1] in _INTERNAL_NAMES or "svc" in parts or host.endswith(".home.arpa")
+        last = parts[-1]
+        return (
+            len(parts) == 1
+            or last in _INTERNAL_NAMES
+            or last.startswith("kube-")
+            or "svc" in parts
+            or host.endswith(".home.arpa")
+        )
     return not address.is_global
 
 
