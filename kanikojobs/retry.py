@@ -204,18 +204,4 @@ def build_of(event: JobStartEvent, *, number: int) -> Build:
     """What an event asks to be built, as its `number`-th Kaniko Job."""
     parameters = event.data.get("parameters") if isinstance(event.data, dict) else None
     environment = parameters.get("environment") if isinstance(parameters, dict) else None
-    return Build(
-        source=event.source,
-        event_id=event.event_id,
-        number=number,
-        third_party_id=event.third_party_id,
-        parser_id=event.parser_id,
-        correlation_id=event.correlation_id,
-        job_name=event.job_name,
-        priority=event.priority,
-        build_type=event.build_type,
-        runtime=event.runtime,
-        source_url=event.source_url,
-        build_timeout=event.build_timeout,
-        environment=environment or {},
-    )
+    return Build.of(event, number=number, environment=environment or {})

@@ -6,6 +6,21 @@ from typing import Any
 
 from kanikojobs.naming import kubernetes_name, short_hash
 
+_OF_THE_EVENT = (
+    "source",
+    "event_id",
+    "third_party_id",
+    "parser_id",
+    "correlation_id",
+    "job_name",
+    "priority",
+    "build_type",
+    "runtime",
+    "source_url",
+    "build_timeout",
+    "traceparent",
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Build:
@@ -32,6 +47,11 @@ class Build:
     cpu: str = ""
     destination: str = ""
     dockerfile: str = ""
+
+    @classmethod
+    def of(cls, event: Any, *, number: int, environment: Mapping[str, str]) -> "Build":
+        """What an event, as it was read or as its row has it, asks to be built as its `number`-th Kaniko Job."""
+        return cls(number=number, environment=environment, **{name: getattr(event, name) for name in _OF_THE_EVENT})
 
     @property
     def kubernetes_name(self) -> str:

@@ -15,6 +15,7 @@ from kanikojobs.manifest.builds import Build
 from kanikojobs.manifest.options import BuildOptions
 from kanikojobs.manifest.settings import build_options, profile_options
 from kanikojobs.models import BuildProfile, JobStartEvent, KanikoJob
+from kanikojobs.retry import build_of
 
 
 class Command(BaseCommand):
@@ -51,7 +52,7 @@ def asked_for(what: str) -> tuple[Build, dict[str, str]]:
     if len(events) > 1:
         raise CommandError(f"There are events {what!r} of several sources. Write one of them to a file.")
     job = KanikoJob.objects.filter(event=events[0]).latest("number")
-    return recorded(job), {"name": job.name, "namespace": job.namespace}
+    return build_of(job.event, number=job.number).edited(job.overrides), {"name": job.name, "namespace": job.namespace}
 
 
 def from_cloudevent(body: bytes) -> Build:
@@ -65,32 +66,7 @@ def from_cloudevent(body: bytes) -> Build:
         raise CommandError(f"It is no job start event:\n{faults}") from None
     except NotOurs as others:
         raise CommandError(f"{others}.") from None
-    return _build(event, number=1, environment=event.environment)
-
-
-def recorded(job: KanikoJob) -> Build:
-    """The build of a Kaniko Job, with what a retry has changed of it."""
-    environment = (job.event.data.get("parameters") or {}).get("environment") or {}
-    return _build(job.event, number=job.number, environment=environment).edited(job.overrides)
-
-
-def _build(event: cloudevent.StartEvent | JobStartEvent, *, number: int, environment: dict[str, str]) -> Build:
-    return Build(
-        source=event.source,
-        event_id=event.event_id,
-        number=number,
-        third_party_id=event.third_party_id,
-        parser_id=event.parser_id,
-        correlation_id=event.correlation_id,
-        job_name=event.job_name,
-        priority=event.priority,
-        build_type=event.build_type,
-        runtime=event.runtime,
-        source_url=event.source_url,
-        build_timeout=event.build_timeout,
-        environment=environment,
-        traceparent=event.traceparent,
-    )
+    return Build.of(event, number=1, environment=event.environment)
 
 
 def options_for(third_party_id: str) -> BuildOptions:
