@@ -4,7 +4,8 @@ Whatever is shown is redacted, line by line, as it comes.
 """
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
 from kanikojobs import kube_watch
@@ -19,7 +20,7 @@ MAIN_CONTAINER = "kaniko"
 LONGEST_FOLLOW = 900.0  # seconds; whoever wants more asks again
 LONGEST_SILENCE = 300.0  # seconds without a line
 # Each reader who follows keeps a thread of the web server: some must be left for everybody else.
-MOST_FOLLOWERS = 4
+MOST_FOLLOWERS = 2  # of the four threads that a web server's process has as deployed
 _followers = threading.BoundedSemaphore(MOST_FOLLOWERS)
 
 
@@ -64,29 +65,51 @@ def chosen(job: KanikoJob, *, container: str) -> Place | None:
     return (main or there)[-1] if there else None
 
 
-def lines(place: Place, *, follow: bool) -> Iterator[str]:
-    """The lines of a log, each with its end. With `follow` as they are written, until the container ends.
+def lines(place: Place) -> Iterator[str]:
+    """The lines of a log that there are now, each with its end.
 
-    Raises `TooManyFollowers` at once, and the errors of `kanikojobs.errors` when the log cannot be read.
+    Raises the errors of `kanikojobs.errors` when the log cannot be read.
     """
     if place.kept is not None:
         return iter(place.kept.text.splitlines(keepends=True))
-    if not follow:
-        tail = kube_watch.log_tail(pod=place.pod, container=place.container, lines=500, most_bytes=1_000_000)
-        redactor = LineRedactor()
-        return iter([redactor.redact(line) + "\n" for line in tail.text.splitlines()])
-    if not _followers.acquire(blocking=False):
-        raise TooManyFollowers
-    return _follow(place)
+    tail = kube_watch.log_tail(pod=place.pod, container=place.container, lines=500, most_bytes=1_000_000)
+    redactor = LineRedactor()
+    return iter([redactor.redact(line) + "\n" for line in tail.text.splitlines()])
 
 
-def _follow(place: Place) -> Iterator[str]:
+class Following:
+    """The lines of a container's log as they are written, until it ends; raises nothing that the API can cause.
+
+    Raises `TooManyFollowers` when it is made. Whoever has one closes it, though they may never have asked for a line:
+    that gives the reader's place back.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self._holds = _followers.acquire(blocking=False)
+        if not self._holds:
+            raise TooManyFollowers
+        self._lines = _follow(place)
+
+    def __iter__(self) -> "Following":
+        return self
+
+    def __next__(self) -> str:
+        return next(self._lines)
+
+    def close(self) -> None:
+        held, self._holds = self._holds, False
+        if held:
+            self._lines.close()
+            _followers.release()
+
+
+def _follow(place: Place) -> Generator[str, None, None]:
     redactor = LineRedactor()
     timer: threading.Timer | None = None
+    began = heard = time.monotonic()
 
-    def opened(hang_up: object) -> None:
+    def opened(hang_up: Callable[[], None]) -> None:
         nonlocal timer
-        assert callable(hang_up)  # noqa: S101 - for the type checker
         timer = threading.Timer(LONGEST_FOLLOW, hang_up)
         timer.daemon = True
         timer.start()
@@ -96,9 +119,12 @@ def _follow(place: Place) -> Iterator[str]:
             pod=place.pod, container=place.container, quiet=LONGEST_SILENCE, opened=opened
         ):
             yield redactor.redact(printable(line)) + "\n"
+            heard = time.monotonic()
+        now = time.monotonic()
+        if now - began >= LONGEST_FOLLOW or now - heard >= LONGEST_SILENCE:
+            yield "(no more is followed here; ask again to go on)\n"
     except CreationError as error:
         yield f"(the log cannot be read: {error.reason})\n"
     finally:
         if timer is not None:
             timer.cancel()
-        _followers.release()

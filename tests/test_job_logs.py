@@ -131,15 +131,48 @@ def test_no_more_are_followed_than_leave_threads_for_others(
     assert answer["Retry-After"] == "10"
 
 
-def test_who_hangs_up_gives_the_place_back(simulator: Simulator) -> None:
+@pytest.mark.parametrize("asks_for_a_line", [True, False])
+def test_who_hangs_up_gives_the_place_back(simulator: Simulator, asks_for_a_line: bool) -> None:
     job = a_running_job(simulator)
     place = job_logs.chosen(job, container="")
     assert place is not None
 
-    for _ in range(3 * job_logs.MOST_FOLLOWERS):
-        lines = job_logs.lines(place, follow=True)
-        assert next(lines)
-        lines.close()  # type: ignore[attr-defined]
+    for _ in range(2 * job_logs.MOST_FOLLOWERS):
+        lines = job_logs.Following(place)
+        if asks_for_a_line:
+            assert next(lines)
+        lines.close()
+        lines.close()
+
+
+def test_a_response_that_nobody_reads_gives_the_place_back(simulator: Simulator, viewer: Client) -> None:
+    job = a_running_job(simulator)
+
+    for _ in range(2 * job_logs.MOST_FOLLOWERS):
+        answer = viewer.get(f"/async-jobs/jobs/{job.pk}/logs?follow=1")
+        assert answer.status_code == 200
+        answer.close()
+
+
+def test_only_the_head_is_no_reason_to_follow(simulator: Simulator, viewer: Client) -> None:
+    job = a_running_job(simulator)
+
+    answer = viewer.head(f"/async-jobs/jobs/{job.pk}/logs?follow=1")
+
+    assert (answer.status_code, answer.streaming, answer.content) == (200, False, b"")
+
+
+def test_who_followed_as_long_as_can_be_is_told_so(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_logs, "LONGEST_SILENCE", 0.3)
+    job = a_running_job(simulator)
+    place = job_logs.chosen(job, container="")
+    assert place is not None
+    following = job_logs.Following(place)
+
+    *_, last = following
+
+    following.close()
+    assert last == "(no more is followed here; ask again to go on)\n"
 
 
 def test_a_private_key_is_struck_out_line_by_line() -> None:

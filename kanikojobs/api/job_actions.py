@@ -1,6 +1,5 @@
 """What can be done with a Kaniko Job over REST: retry, cancel, read its log."""
 
-from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
 
@@ -100,6 +99,9 @@ def _answer(act: retry.Act) -> Response:
     return Response(ActSerializer(act).data, status=HTTPStatus.OK if act.done else HTTPStatus.CONFLICT)
 
 
+_TEXT = "text/plain; charset=utf-8"
+
+
 class LogsView(APIView):
     """The log of a Kaniko Job, redacted: from its pod while it runs, afterwards what was kept of it.
 
@@ -119,36 +121,31 @@ class LogsView(APIView):
     def get(self, request: Request, pk: int) -> HttpResponseBase:
         job = KanikoJob.objects.filter(pk=pk).first()
         place = job_logs.chosen(job, container=request.query_params.get("container", "")) if job else None
-        follow = request.query_params.get("follow", "").lower() in ("1", "true", "yes")
+        follow = request.method != "HEAD" and request.query_params.get("follow", "").lower() in ("1", "true", "yes")
         if place is None and follow and job is not None and job.state in UNFINISHED:
             # Whoever waits for lines, as the page of a running build does, has done nothing wrong: ask again.
             return HttpResponse(status=HTTPStatus.NO_CONTENT, headers={"Retry-After": "5", "Cache-Control": "no-store"})
         if place is None:
             raise Http404("There is no such Kaniko Job, or it has no log yet.")
+        response: HttpResponse | StreamingHttpResponse
         try:
-            found = job_logs.lines(place, follow=follow)
+            if follow and place.kept is None:
+                # Closed with the response, which is whoever serves it that does that.
+                response = StreamingHttpResponse(job_logs.Following(place), content_type=_TEXT)
+                # A proxy that gathers the answer before it passes it on would make a live log none.
+                response["X-Accel-Buffering"] = "no"
+            else:
+                response = HttpResponse("".join(job_logs.lines(place)), content_type=_TEXT)
         except job_logs.TooManyFollowers:
             return _refused(HTTPStatus.SERVICE_UNAVAILABLE, "As many logs as can be are being followed.")
         except CreationError as error:
             return _refused(HTTPStatus.BAD_GATEWAY, f"The log cannot be read: {error.reason}.")
-        response: HttpResponse | StreamingHttpResponse
-        if place.kept is None and follow:
-            response = StreamingHttpResponse(_encoded(found), content_type="text/plain; charset=utf-8")
-            # A proxy that gathers the answer before it passes it on would make a live log none.
-            response["X-Accel-Buffering"] = "no"
-        else:
-            response = HttpResponse("".join(found), content_type="text/plain; charset=utf-8")
         response["Cache-Control"] = "no-store"
         response["X-Kaniko-Pod"], response["X-Kaniko-Container"] = place.pod, place.container
         return response
 
 
-def _encoded(lines: Iterator[str]) -> Iterator[bytes]:
-    for line in lines:
-        yield line.encode()
-
-
 def _refused(status: HTTPStatus, text: str) -> HttpResponse:
-    response = HttpResponse(f"{text}\n", content_type="text/plain; charset=utf-8", status=status)
+    response = HttpResponse(f"{text}\n", content_type=_TEXT, status=status)
     response["Retry-After"] = "10"
     return response
