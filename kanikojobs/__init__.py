@@ -24,5 +24,5 @@ One event's way through the house, and the order to read the files in:
 8. gone: `retention/` removes what is old and needed by nobody
 
 `messages` and `errors` are the words that these share; `checks`, `logs`, `tracing/` and `database_time` serve all of
-it.
+it. `capacity` says on paper how much of what a load needs.
 """

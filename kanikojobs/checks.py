@@ -20,6 +20,7 @@ def register_all() -> None:
     checks.register(check_rabbitmq_url)
     checks.register(check_build_options)
     checks.register(check_names)
+    checks.register(check_ways_in)
     checks.register(check_events_kept)
     checks.register(check_tallies_kept)
     checks.register(check_sink_token, deploy=True)
@@ -106,6 +107,20 @@ def check_names(**_: Any) -> list[checks.CheckMessage]:
             id="kanikojobs.E006",
         )
         for name, problem in problems.items()
+    ]
+
+
+def check_ways_in(**_: Any) -> list[checks.CheckMessage]:
+    """Knative brings what it reads from the queue over HTTP."""
+    if settings.KANIKOJOBS_DIRECT_EVENTS == "accept" or settings.KANIKOJOBS_QUEUE_READER == "consumer":
+        return []
+    return [
+        checks.Error(
+            "No event can come in: Knative reads the queue and posts here, and direct events are refused.",
+            hint="Write KANIKOJOBS_DIRECT_EVENTS=accept, or let a consumer read the queue: "
+            "KANIKOJOBS_QUEUE_READER=consumer.",
+            id="kanikojobs.E009",
+        )
     ]
 
 

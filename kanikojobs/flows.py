@@ -135,6 +135,15 @@ def next_step(*, queue: int, direct: int, only_direct: int, refused: int, sender
         return NextStep(
             3, True, "Nobody was refused within 24 hours. Nothing needs the direct flow any more: take its parts down."
         )
+    if settings.KANIKOJOBS_QUEUE_READER == "knative":
+        return NextStep(
+            1,
+            False,
+            "Knative reads the queue and posts here, so the two ways cannot be told apart. For phase 2 let a consumer "
+            "read it: KANIKOJOBS_QUEUE_READER=consumer.",
+        )
+    if not direct and not queue:
+        return NextStep(1, False, "Nothing came within 24 hours, by either way.")
     if not direct:
         return NextStep(
             2, True, "Nothing came directly within 24 hours. Phase 3 is safe: set KANIKOJOBS_DIRECT_EVENTS=reject."

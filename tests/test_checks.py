@@ -90,6 +90,12 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
         "Write at least 192h, or 0s",
     ),
     ("W005", {"KANIKOJOBS_DRAIN_DLQ": False}, "KANIKOJOBS_DRAIN_DLQ is 0", "KANIKOJOBS_KEEP_EVENTS=0s"),
+    (
+        "E009",
+        {"KANIKOJOBS_QUEUE_READER": "knative", "KANIKOJOBS_DIRECT_EVENTS": "reject"},
+        "No event can come in",
+        "KANIKOJOBS_QUEUE_READER=consumer",
+    ),
     ("W001", {"RABBITMQ_URL": ""}, "RABBITMQ_URL is not set", "RABBITMQ_URL_FILE"),
     ("W002", {"KANIKOJOBS_SINK_TOKEN": ""}, "KANIKOJOBS_SINK_TOKEN is not set", "KANIKOJOBS_DIRECT_EVENTS=reject"),
     ("W003", {"KANIKOJOBS_METRICS_TOKEN": ""}, "KANIKOJOBS_METRICS_TOKEN is not set", "network policy"),

@@ -147,7 +147,7 @@ def test_a_build_names_all_that_the_quota_counts_and_fits_the_limits_of_a_contai
 
 
 @every_overlay
-def test_the_quota_has_room_for_a_fair_number_of_builds(overlay: str) -> None:
+def test_the_quota_has_room_for_all_the_builds_that_are_let_in_at_once(overlay: str) -> None:
     hard = only(overlay, "ResourceQuota")["spec"]["hard"]
     pod = a_build()
 
@@ -157,8 +157,10 @@ def test_the_quota_has_room_for_a_fair_number_of_builds(overlay: str) -> None:
 
     room = {name: amount(most) / needed(*name.split(".", 1)) for name, most in hard.items() if "." in name}
 
-    assert min(room.values()) >= 50, room
     assert amount(hard["pods"]) >= min(room.values())
+    environment = config(overlay, "kanikojobs-environment")
+    at_once, of_one = (int(environment[f"KANIKOJOBS_MAX_ACTIVE_JOBS{suffix}"]) for suffix in ("", "_PER_THIRD_PARTY"))
+    assert 0 < of_one < at_once <= min(room.values()), room
 
 
 @every_overlay

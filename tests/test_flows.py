@@ -139,6 +139,7 @@ def test_what_is_older_than_a_day_speaks_against_nothing() -> None:
         ("accept", {"direct": 9, "queue": 9, "only_direct": 10_000}, 2, False, "10000+ events"),
         ("accept", {"direct": 5, "queue": 5}, 2, True, "set KANIKOJOBS_DIRECT_EVENTS=reject"),
         ("accept", {"queue": 5}, 2, True, "Nothing came directly within 24 hours"),
+        ("accept", {}, 1, False, "Nothing came within 24 hours, by either way"),
         ("reject", {"queue": 5, "refused": 3}, 3, False, "3 direct requests were refused within 24 hours"),
         ("reject", {"queue": 5}, 3, True, "take its parts down"),
     ],
@@ -155,6 +156,15 @@ def test_what_to_do_next_is_said(
 
     assert (step.phase, step.ready) == (phase, ready)
     assert says in step.sentence
+
+
+def test_where_knative_reads_the_queue_nothing_can_be_compared(settings: Settings) -> None:
+    settings.KANIKOJOBS_QUEUE_READER = "knative"
+
+    step = flows.next_step(queue=0, direct=9, only_direct=9, refused=0, senders=[])
+
+    assert (step.phase, step.ready) == (1, False)
+    assert "KANIKOJOBS_QUEUE_READER=consumer" in step.sentence
 
 
 def test_the_events_that_decide_are_found_by_an_index_of_their_own() -> None:
