@@ -21,9 +21,11 @@ from prometheus_client.core import (
     Metric,
 )
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
-from kanikojobs import amqp, backlog, flows, heartbeats, outages, outbox, pausing, tallies
+from kanikojobs import amqp, backlog, exemplars, flows, heartbeats, outages, outbox, pausing, tallies
 from kanikojobs.advice import ADVICE
+from kanikojobs.exemplars import NO_EXAMPLES, ByBucket
 from kanikojobs.messages import Outcome
 from kanikojobs.models import DeadLetter, Drift, Heartbeat, JobAttempt, JobStartEvent, ReplayItem
 from kanikojobs.retention import seen
@@ -79,7 +81,12 @@ def _counter(totals: Totals, name: str, meaning: str, *, label: str, prefix: str
 
 
 def _add_histogram(
-    family: HistogramMetricFamily, totals: Iterable[Total], *, bounds: Sequence[float], labels: Sequence[str] = ()
+    family: HistogramMetricFamily,
+    totals: Iterable[Total],
+    *,
+    bounds: Sequence[float],
+    labels: Sequence[str] = (),
+    examples: ByBucket = NO_EXAMPLES,
 ) -> HistogramMetricFamily:
     buckets, seconds = [0] * (len(bounds) + 1), 0.0
     for total in totals:
@@ -87,7 +94,11 @@ def _add_histogram(
         for position, count in enumerate(total.buckets):
             buckets[position] += count
     named = [*(str(bound) for bound in bounds), "+Inf"]
-    cumulative = [(bound, sum(buckets[: position + 1])) for position, bound in enumerate(named)]
+    cumulative: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
+    for position, bound in enumerate(named):
+        count = sum(buckets[: position + 1])
+        example = examples.get(position)
+        cumulative.append((bound, count, example) if example else (bound, count))
     family.add_metric(list(labels), buckets=cumulative, sum_value=seconds)
     return family
 
@@ -114,12 +125,14 @@ def _creation(totals: Totals) -> Iterator[Metric]:
         known=[str(outcome) for outcome in JobAttempt.Outcome if outcome != JobAttempt.Outcome.STARTED],
     )
     calls = [total for series, total in totals.items() if series.startswith("creation/")]
+    recent = exemplars.newest()
     yield _add_histogram(
         HistogramMetricFamily(
             "job_creation_duration_seconds", "How long the call to create a Job took, whatever came of it."
         ),
         calls,
         bounds=BUCKETS,
+        examples=recent.calls,
     )
     yield _add_histogram(
         HistogramMetricFamily(
@@ -127,6 +140,7 @@ def _creation(totals: Totals) -> Iterator[Metric]:
         ),
         [totals[series] for series in ("wait/created",) if series in totals],
         bounds=WAIT_BUCKETS,
+        examples=recent.waits,
     )
 
 
