@@ -6,7 +6,7 @@ PY := .venv/bin/python
 SOURCES := kanikojobs project deploy tests manage.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster bench image lint format clean
+.PHONY: help demo test test-cluster bench screenshots image lint format clean
 
 help:  ## What there is
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -23,6 +23,9 @@ test-cluster: .venv/ready  ## The tests that talk to Kubernetes, against the cur
 
 bench: .venv/ready  ## What it can do on this machine. CASE=name: one of the measurements
 	@exec $(PY) -m tests.bench $(CASE)
+
+screenshots: .venv/ready  ## The README's pictures, taken anew of a seeded system
+	@exec $(PY) -m tests.house.pictures
 
 image:  ## The container image, with docker or podman. IMAGE=name:tag, TRACES=1 with OpenTelemetry
 	@builder=$$(command -v docker || command -v podman) || { echo "make image needs docker or podman." >&2; exit 2; }; \

@@ -17,6 +17,11 @@ NAMES = ("chromium-headless-shell", "chromium", "chromium-browser")
 # Chromium-common has the data that the program cannot start without; where it is installed apt would leave it out.
 PACKAGES = ["chromium-headless-shell", "chromium-common"]
 
+_FONTS = """<?xml version="1.0"?>
+<!DOCTYPE fontconfig SYSTEM "fonts.dtd">
+<fontconfig><dir>{fonts}</dir><cachedir>{cache}</cachedir></fontconfig>
+"""
+
 
 class NoChromium(Exception):
     """There is none and none can be had, or it does not start. The text says which, in one line."""
@@ -52,7 +57,10 @@ def unpacked(root: Path) -> Chromium:
     libraries += [folder / "pulseaudio" for folder in libraries if (folder / "pulseaudio").is_dir()]
     path = os.pathsep.join([*map(str, libraries), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])])
     environment = {"LD_LIBRARY_PATH": path} if path else {}
-    if (root / "etc" / "fonts").is_dir():
-        environment["FONTCONFIG_SYSROOT"] = str(root)
+    fonts = root / "usr" / "share" / "fonts"
+    if fonts.is_dir():
+        # They came along because the machine has none, so it has no configuration that names their folder either.
+        (root / "fonts.conf").write_text(_FONTS.format(fonts=fonts, cache=root / "var" / "cache" / "fontconfig"))
+        environment["FONTCONFIG_FILE"] = str(root / "fonts.conf")
     # Not the script in /usr/bin, which looks for the program in the system's folders.
     return Chromium(root / "usr" / "lib" / "chromium" / "chromium-headless-shell", environment)

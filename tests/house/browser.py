@@ -25,12 +25,16 @@ ARGUMENTS = [
 def a_browser() -> Iterator[Browser]:
     """A headless Chromium that has shown a page. Raises `NoChromium`."""
     found = find_chromium()
-    with sync_playwright() as playwright:
+    try:
+        playwright = sync_playwright().start()
+    except (Error, OSError) as error:
+        raise NoChromium(f"Playwright's driver does not start: {error}") from None
+    try:
         browser = _launch(playwright, found)
-        try:
-            yield browser
-        finally:
-            browser.close()
+        yield browser
+        browser.close()
+    finally:
+        playwright.stop()
 
 
 def _launch(playwright: Playwright, found: Chromium) -> Browser:
@@ -41,15 +45,15 @@ def _launch(playwright: Playwright, found: Chromium) -> Browser:
             env={**os.environ, **found.environment},
             timeout=PATIENCE_MS,
         )
-        # One that starts and cannot render, for want of a library or of memory, shows that only now.
+        # One that starts and cannot render, for want of a library, of memory or of a font, shows that only now.
         page = browser.new_page()
-        page.goto("data:text/html,<title>works</title>", timeout=PATIENCE_MS)
-        title = page.title()
+        page.goto("data:text/html,<p>a line of text", timeout=PATIENCE_MS)
+        height = page.locator("p").evaluate("line => line.offsetHeight")
         page.close()
     except Error as error:
         raise NoChromium(f"{found.program} does not work: {' '.join(error.message.split())[:300]}") from None
-    if title != "works":
-        raise NoChromium(f"{found.program} does not work: it showed {title!r}")
+    if not height:
+        raise NoChromium(f"{found.program} does not work: it shows no text, so it has found no font")
     return browser
 
 
