@@ -200,7 +200,6 @@ def _addresses(told: Story, *, running_job: KanikoJob, letter: DeadLetter, run: 
     return {
         "event": page(told.event),
         "failed Kaniko Job": page(told.failed),
-        "built Kaniko Job": page(told.built),
         "running Kaniko Job": page(running_job),
         "attempt": page(told.failed.attempts.earliest("id")),
         "dead letter": page(letter),
