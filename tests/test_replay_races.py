@@ -4,9 +4,10 @@ import os
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from threading import Barrier
 
 import pytest
@@ -20,20 +21,25 @@ from kanikojobs.replay.plan import plan
 from kanikojobs.replay.runs import NothingToReplay, Pace
 from kanikojobs.replay.selection import Selection
 from tests.factories import a_message
-from tests.replay_cases import AN_OPERATOR, a_failed_build, an_expired
+from tests.replay_cases import AN_OPERATOR, a_failed_build, an_expired, every_case
 from tests.stack_plugin import StartCommand
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+# With these the long version: 2000 letters, and as many clusters killed as you like.
+MIXES = int(os.environ.get("MIXES_REPLAYED_UNDER_FIRE", "3"))
+LETTERS = int(os.environ.get("REPLAYED_UNDER_FIRE", "60"))
+CLUSTERS_KILLED = int(os.environ.get("CLUSTERS_KILLED", "1"))
 
 
 def expired(count: int) -> None:
     dead_letters.record_from_broker([a_message() for _ in range(count)])
 
 
-def started(selection: Selection | None = None, **how: int) -> ReplayRun:
+def started(selection: Selection | None = None, cut_off: datetime | None = None, **how: int) -> ReplayRun:
     return runs.start(
         selection=selection or Selection(),
-        cut_off=now(),
+        cut_off=cut_off or now(),
         pace=Pace(**how),
         author=AN_OPERATOR,
         reason="The registry is back.",
@@ -75,11 +81,11 @@ def driver() -> Iterator[Callable[[], int]]:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    for _ in range(600):
-        if condition():
-            return
-        time.sleep(0.05)
-    pytest.fail("it did not come about within 30 seconds")
+    until = time.monotonic() + 60
+    while not condition():
+        if time.monotonic() > until:
+            pytest.fail("it did not come about within a minute")
+        time.sleep(0.02)
 
 
 def is_all_out(run: ReplayRun) -> bool:
@@ -97,23 +103,39 @@ def each_was_replayed_once(run: ReplayRun, *, letters: int) -> None:
 
 
 @pytest.mark.usefixtures("short_leases")
-def test_killed_at_any_moment_it_goes_on_and_replays_each_letter_once(driver: Callable[[], int]) -> None:
-    expired(300)
-    run = started(batch=4)
-    chance = random.Random()
-    kills = 0
+def test_killed_at_any_moment_it_goes_on_and_what_the_plan_said_comes_true(driver: Callable[[], int]) -> None:
+    for _ in range(MIXES):
+        every_case()
+        expired(40)
+    planned = plan(selection=Selection())
+    late = an_expired()
+    before = KanikoJob.objects.count()
+    run = started(cut_off=planned.cut_off, batch=2)
+    killed_at: list[int] = []
 
-    while kills < 8 and not is_all_out(run):
-        pid = driver()
-        time.sleep(chance.uniform(0.02, 0.4))
+    while len(killed_at) < 8 and not is_all_out(run):
+        pid, reached = driver(), handled(run)
+        wait_for(lambda reached=reached: handled(run) > reached)  # type: ignore[misc]
+        time.sleep(random.uniform(0, 0.03))
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        kills += 1
+        killed_at.append(handled(run))
     driver()
     wait_for(lambda: is_all_out(run))
 
-    assert kills > 1
-    each_was_replayed_once(run, letters=300)
+    items = Counter(ReplayItem.objects.values_list("outcome", flat=True))
+    assert 0 < killed_at[0] < planned.total
+    assert len(planned.outcomes) == 7
+    assert items == Counter({str(outcome): count for outcome, count in planned.outcomes.items()})
+    assert items == Counter({outcome: getattr(run, outcome.replace("-", "_")) for outcome in items})
+    assert run.handled == run.total == planned.total == ReplayItem.objects.values("letter").distinct().count()
+    assert KanikoJob.objects.count() == before + planned.of(ReplayItem.Outcome.QUEUED)
+    assert {name: tallies.totals(prefix="replay/")[f"replay/{name}"].count for name in items} == dict(items)
+    settled = DeadLetter.objects.filter(state="replayed")
+    assert settled.count() == planned.total - planned.failing
+    assert sum(FailureGroup.objects.values_list("open_letters", flat=True)) == planned.failing + 1
+    late.refresh_from_db()
+    assert late.state == "open"
 
 
 @pytest.mark.usefixtures("short_leases")
@@ -254,11 +276,6 @@ def test_what_is_being_written_while_a_plan_is_made_stays_out_of_its_run() -> No
 
     assert DeadLetter.objects.count() == 4
     assert run.total == planned.total == 3
-
-
-# With these the long version: 2000 letters, and as many clusters killed as you like.
-LETTERS = int(os.environ.get("REPLAYED_UNDER_FIRE", "60"))
-CLUSTERS_KILLED = int(os.environ.get("CLUSTERS_KILLED", "1"))
 
 
 @pytest.mark.usefixtures("simulator")
