@@ -9,14 +9,17 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from threading import Barrier
+from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.db import connection, connections, transaction
+from django.test import Client
 
-from kanikojobs import dead_letters, retry, tallies
+from kanikojobs import dead_letters, failure_groups, retry, tallies
 from kanikojobs.database_time import now
 from kanikojobs.models import DeadLetter, FailureGroup, JobStartEvent, KanikoJob, ReplayItem, ReplayRun
-from kanikojobs.replay import mending, running, runs
+from kanikojobs.replay import disposal, mending, running, runs
 from kanikojobs.replay.plan import plan
 from kanikojobs.replay.runs import NothingToReplay, Pace
 from kanikojobs.replay.selection import Selection
@@ -167,6 +170,23 @@ def in_parallel(*calls: Callable[[], object]) -> list[object]:
         return list(pool.map(make, calls))
 
 
+def while_uncommitted(first: Callable[[], object], *, then: Callable[[], object]) -> object:
+    """What `then` comes to when it has to wait for the commit of `first`."""
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic():
+            first()
+            second = pool.submit(in_parallel, then)
+            wait_for(somebody_waits_for_a_lock)
+        (result,) = second.result()
+    return result
+
+
+def somebody_waits_for_a_lock() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM pg_locks WHERE NOT granted LIMIT 1")
+        return cursor.fetchone() is not None
+
+
 @pytest.mark.parametrize("round", range(3))
 def test_of_overlapping_runs_that_are_started_at_once_each_letter_is_in_one(round: int) -> None:
     expired(60)
@@ -234,24 +254,46 @@ def test_who_mends_a_letter_while_a_run_with_it_is_being_started_is_told_so() ->
     letter = an_expired()
     body = a_message().body
 
-    def mend() -> object:
-        return mending.replay(letter=letter, body=body, author=AN_OPERATOR, reason="Mended.")
-
-    with ThreadPoolExecutor(1) as pool:
-        with transaction.atomic():
-            run = started()
-            mended = pool.submit(in_parallel, mend)
-            wait_for(somebody_waits_for_a_lock)
-        (told,) = mended.result()
+    told = while_uncommitted(
+        started, then=lambda: mending.replay(letter=letter, body=body, author=AN_OPERATOR, reason="Mended.")
+    )
 
     assert isinstance(told, NothingToReplay)
-    assert [item.run for item in ReplayItem.objects.all()] == [run]
+    assert [item.run for item in ReplayItem.objects.all()] == [ReplayRun.objects.get()]
 
 
-def somebody_waits_for_a_lock() -> bool:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT 1 FROM pg_locks WHERE NOT granted LIMIT 1")
-        return cursor.fetchone() is not None
+def test_what_dies_anew_while_its_twin_is_being_restored_leaves_the_twin_discarded() -> None:
+    message = a_message()
+    letter = an_expired(message)
+    only = Selection(ids=(letter.pk,))
+    disposal.discard(selection=only, author=AN_OPERATOR, reason="A load test.")
+
+    restored = while_uncommitted(
+        lambda: an_expired(message),
+        then=lambda: disposal.restore(selection=only, author=AN_OPERATOR, reason="It was none."),
+    )
+
+    assert restored == disposal.Disposal(done=0, left=1)
+    assert Counter(DeadLetter.objects.values_list("state", flat=True)) == {"open": 1, "discarded": 1}
+
+
+def test_a_note_and_an_assignee_that_come_at_the_same_moment_are_both_kept() -> None:
+    an_expired()
+    group = FailureGroup.objects.get()
+    root = User.objects.create_superuser("root")
+    client = Client()
+    client.force_login(root)
+
+    answer: Any = while_uncommitted(
+        lambda: failure_groups.take_note(group, note="Known.", assignee=None, author=AN_OPERATOR, reason="Seen."),
+        then=lambda: client.patch(
+            f"/async-jobs/failure-groups/{group.fingerprint}", '{"assignee": "root"}', content_type="application/json"
+        ),
+    )
+
+    group.refresh_from_db()
+    assert answer.status_code == 200
+    assert (group.note, group.assignee) == ("Known.", root)
 
 
 def test_what_is_being_written_while_a_plan_is_made_stays_out_of_its_run() -> None:
