@@ -5,6 +5,7 @@ its models cost several times the CPU per Job, and their rounding off hides what
 What an answer means is said in `kanikojobs.kube_answers`.
 """
 
+import importlib
 import json
 import os
 import time
@@ -12,17 +13,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import urllib3
 import yaml
 from django.conf import settings
-from kubernetes import client, config
-from kubernetes.config.config_exception import ConfigException
 
 from kanikojobs.errors import ClusterUnavailable, TransientError
 from kanikojobs.kube_answers import Answer, error_of, read_answer, text_of
+
+if TYPE_CHECKING:
+    from kubernetes import client
 
 # Before anything was sent.
 _NOT_REACHED = (
@@ -245,13 +247,22 @@ def _job(answer: Answer) -> JobSeen:
         ) from None
 
 
-def _client() -> client.ApiClient:
+def _client() -> "client.ApiClient":
     return _api(os.getpid(), settings.KUBECONFIG)
 
 
+def import_client() -> None:
+    """Import the package that the first call would import: for a process that will be forked, once for all of them."""
+    importlib.import_module("kubernetes")
+
+
 @cache
-def _api(pid: int, kubeconfig: str) -> client.ApiClient:
+def _api(pid: int, kubeconfig: str) -> "client.ApiClient":
     """The client of this process: connections must not be shared with the process that forked it."""
+    # Here, because it takes a second and 24 MB, and most processes never speak with Kubernetes.
+    from kubernetes import client, config
+    from kubernetes.config.config_exception import ConfigException
+
     configuration = client.Configuration()
     # A balancer that has silently forgotten a connection is found out while it is idle, and not by the next create.
     configuration.keep_alive = True
@@ -269,7 +280,7 @@ def _api(pid: int, kubeconfig: str) -> client.ApiClient:
         ) from None
 
 
-def _authorization(api: client.ApiClient) -> str | None:
+def _authorization(api: "client.ApiClient") -> str | None:
     """The header's value. Asked for on each call: tokens in a cluster are replaced about every hour."""
     try:
         token = api.configuration.auth_settings().get("BearerToken")

@@ -22,12 +22,15 @@ from django_q.brokers.orm import ORM
 from django_q.queues import Queue
 from django_q.signing import SignedPackage
 
-from kanikojobs import claims, outages, stopping
+from kanikojobs import claims, kube, outages, stopping
 from kanikojobs.heartbeats import Pulse
 from kanikojobs.models import Heartbeat
 from kanikojobs.replay import rules, running
 
 log = structlog.get_logger(__name__)
+
+# Django-Q2 imports this module before it forks its workers.
+kube.import_client()
 
 # How long a queue sleeps at most when nothing wakes it, in seconds: the net under lost notifications, and how often
 # it looks for expired leases.
