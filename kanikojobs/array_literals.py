@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from django.db import DataError
-
 
 def of(values: Sequence[Any], *, type: str) -> str:
     """Values as an array of this type of PostgreSQL's."""
@@ -17,10 +15,10 @@ def of(values: Sequence[Any], *, type: str) -> str:
 
 
 def of_texts(texts: Sequence[str]) -> str:
-    """Raises `DataError` for NUL, as PostgreSQL would; here it would move the values behind it into other rows."""
+    """Texts with NUL, which no text of PostgreSQL's has, become a literal that it refuses."""
     joined = "\0".join(texts)
     if joined.count("\0") != len(texts) - 1:
-        raise DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")
+        return "\0"
     escaped = joined.replace("\\", "\\\\").replace('"', '\\"').replace("\0", '","')
     return f'{{"{escaped}"}}'
 

@@ -12,7 +12,7 @@ consuming. What was held then goes back to RabbitMQ, where it is as safe as befo
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ from django.db import InterfaceError, OperationalError, connections
 from kanikojobs import amqp
 from kanikojobs.consumer_status import Counts
 from kanikojobs.lanes import MOST_BYTES_HELD, Lane, Work
-from kanikojobs.messages import IntakeResult, Message
+from kanikojobs.messages import IntakeResult
 from kanikojobs.writer import Writer
 
 log = structlog.get_logger(__name__)
@@ -147,6 +147,13 @@ class _Session:
 
     def drain(self) -> None:
         """Take, write and acknowledge, until stopped or, with `once`, done."""
+        try:
+            self._drain()
+        finally:
+            for lane in self.lanes:
+                lane.tell()
+
+    def _drain(self) -> None:
         while not self.consuming.stop.is_set():
             self._mind_the_gate()
             self._read_socket()
@@ -155,6 +162,7 @@ class _Session:
                 self._settle(lane)
                 if self.gate_open:
                     self._feed(lane)
+                lane.tell()  # while the next batch is written
                 if lane.consumer.cancelled:
                     raise ConnectionError(f"RabbitMQ cancelled the consumer: queue {lane.consumer.queue} is gone")
             self._measure_depth()
@@ -223,8 +231,8 @@ class _Session:
     def _feed(self, lane: Lane) -> None:
         lane.gather(most=self.consuming.batch)
         if lane.in_flight is None and lane.messages:
-            messages, readings = lane.batch()
-            lane.in_flight = self._submit(partial(self._write, lane.work, messages, readings))
+            held = len(lane.messages)
+            lane.in_flight = self._submit(partial(self._write, lane.work, lane.batch(), held=held))
 
     def _submit(self, call: Callable[[], Any]) -> Future[Any]:
         """Have the writer make a call, whose end wakes the loop at once."""
@@ -236,7 +244,7 @@ class _Session:
         with suppress(*amqp.CONNECTION_ERRORS):
             self.connection.add_callback_threadsafe(lambda: None)
 
-    def _write(self, work: Work, messages: Sequence[Message], readings: Sequence[Any]) -> IntakeResult:
+    def _write(self, work: Work, batch: Any, *, held: int) -> IntakeResult:
         """Write one batch, in the writer's thread, trying again while Postgres restarts.
 
         Raises what the database raises when patience ends, or at once when asked to stop.
@@ -245,13 +253,13 @@ class _Session:
         failures = 0
         while True:
             try:
-                return work.write(messages, readings)
+                return work.write(batch)
             except DATABASE_AWAY as error:
                 connections.close_all()
                 failures += 1
                 self.counts.database_up = False
                 delay = backoff(failures)
-                log.warning("database-away", error=amqp.brief(error), held=len(messages), retry_in=round(delay, 2))
+                log.warning("database-away", error=amqp.brief(error), held=held, retry_in=round(delay, 2))
                 if self.consuming.stop.wait(delay) or time.monotonic() > patient_until:
                     raise
 
@@ -265,6 +273,7 @@ class _Session:
         except DATABASE_AWAY as error:
             self._shut_for_outage(error)
             return
+        lane.settled = lane.in_flight_readings, result
         lane.consumer.acknowledge(up_to=lane.in_flight_tag)
         self.counts.database_up = True
         self.counts.add(result, queue=lane.consumer.queue)

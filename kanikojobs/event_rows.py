@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from django.conf import settings
@@ -104,15 +105,17 @@ def row_of(event: StartEvent) -> Row:
     return Row(event.identity, event, name)
 
 
-def insert_events(
-    rows: Sequence[Row], *, times_seen: Mapping[tuple[Identity, bytes], int], origin: JobStartEvent.Origin
-) -> dict[Identity, StoredEvent]:
-    """Insert events with distinct identities and a first Kaniko Job for each new one; return the row of each identity.
+@dataclass(frozen=True, slots=True)
+class Insertion:
+    """Rows with distinct identities, ready to be inserted. `times_seen` says how often each came with each content."""
 
-    The Kaniko Jobs are numbered by the database in the order of `rows`, which is that of arrival: what is built one
-    after the other goes by it. `times_seen` says how often each identity came with each content. Must run inside a
-    transaction.
-    """
+    rows: Sequence[Row]
+    times_seen: Mapping[tuple[Identity, bytes], int]
+    arrays: Sequence[str]
+
+
+def insertion(rows: Sequence[Row], *, times_seen: Mapping[tuple[Identity, bytes], int]) -> Insertion:
+    """Make ready to insert `rows`, which are in the order of arrival."""
     # One order for everybody: two consumers that upsert the same identities the other way round would deadlock.
     order = sorted(range(len(rows)), key=lambda position: rows[position].identity)
     rows = [rows[position] for position in order]
@@ -122,16 +125,25 @@ def insert_events(
         array_literals.of_numbers(times_seen[row.identity, row.event.content_hash] for row in rows),
         array_literals.of_numbers(order),
     ]
+    return Insertion(rows, times_seen, arrays)
+
+
+def insert_events(ready: Insertion, *, origin: JobStartEvent.Origin) -> dict[Identity, StoredEvent]:
+    """Insert events and a first Kaniko Job for each new one; return the row of each identity.
+
+    The Kaniko Jobs are numbered by the database in the order of arrival: what is built one after the other goes by it.
+    Must run inside a transaction.
+    """
     with binding_cursor() as cursor:
-        cursor.execute(_INSERT, [*arrays, str(origin), settings.KANIKOJOBS_NAMESPACE], prepare=True)
+        cursor.execute(_INSERT, [*ready.arrays, str(origin), settings.KANIKOJOBS_NAMESPACE], prepare=True)
         stored = {
             (source, event_id): StoredEvent(id, inserted, bytes(content_hash), other_way_after)
             for source, event_id, id, inserted, content_hash, other_way_after in cursor.fetchall()
         }
-    if missing := [row.event for row in rows if row.identity not in stored]:
+    if missing := [row.event for row in ready.rows if row.identity not in stored]:
         there = _rows_of(missing)
         # A batch can hold a conflict and, behind it, a duplicate of the very row that it conflicts with.
-        times = {row.id: times_seen.get((identity, row.content_hash), 0) for identity, row in there.items()}
+        times = {row.id: ready.times_seen.get((identity, row.content_hash), 0) for identity, row in there.items()}
         after = _count_again(times, origin=origin)
         stored.update((identity, row._replace(other_way_after=after.get(row.id))) for identity, row in there.items())
     return stored

@@ -7,7 +7,8 @@ message never spoils its batch.
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import structlog
 from django.conf import settings
@@ -16,7 +17,7 @@ from django.db import DatabaseError, DataError, IntegrityError, transaction
 from kanikojobs import claims, cloudevent, dead_letters, letters, logs, tallies, tracing
 from kanikojobs.cloudevent import Identity, StartEvent
 from kanikojobs.errors import Fault, InvalidEvent, NotOurs
-from kanikojobs.event_rows import Row, StoredEvent, insert_events, row_of
+from kanikojobs.event_rows import Insertion, Row, StoredEvent, insert_events, insertion, row_of
 from kanikojobs.messages import IntakeResult, Message, Outcome
 from kanikojobs.models import JobStartEvent
 
@@ -40,7 +41,10 @@ def record(messages: Sequence[Message], *, origin: JobStartEvent.Origin) -> Inta
     When this returns, all of it is committed. Raises `django.db.OperationalError` or `InterfaceError` when the
     database is away; then nothing is committed and the messages must stay with whoever handed them over.
     """
-    return write(messages, prepare(messages, origin=origin), origin=origin)
+    prepared = prepare(messages, origin=origin)
+    result = write(pack(messages, prepared), origin=origin)
+    tell(prepared, result, origin=origin)
+    return result
 
 
 Reading = StartEvent | InvalidEvent | NotOurs
@@ -54,21 +58,47 @@ def prepare(messages: Sequence[Message], *, origin: JobStartEvent.Origin) -> lis
     return [row_of(reading) if isinstance(reading, StartEvent) else reading for reading in readings]
 
 
-def write(messages: Sequence[Message], prepared: Sequence[Prepared], *, origin: JobStartEvent.Origin) -> IntakeResult:
-    """`record` for messages that have been prepared already."""
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Messages that are written in one transaction. `first` is where in it each identity comes first."""
+
+    messages: Sequence[Message]
+    prepared: Sequence[Prepared]
+    first: Mapping[Identity, int]
+    insertion: Insertion | None
+
+
+def pack(messages: Sequence[Message], prepared: Sequence[Prepared]) -> Batch:
+    """Do all that can be done for a batch without the database."""
+    first: dict[Identity, int] = {}
+    times_seen: dict[tuple[Identity, bytes], int] = {}
+    rows: list[Row] = []
+    for position, row in enumerate(prepared):
+        if isinstance(row, Row):
+            if row.identity not in first:
+                first[row.identity] = position
+                rows.append(row)
+            content = row.identity, row.event.content_hash
+            times_seen[content] = times_seen.get(content, 0) + 1
+    return Batch(messages, prepared, first, insertion(rows, times_seen=times_seen) if rows else None)
+
+
+def write(batch: Batch, *, origin: JobStartEvent.Origin) -> IntakeResult:
+    """Write a batch in one transaction. Raises as `record` does."""
     try:
-        return _write(messages, prepared, origin=origin)
+        return _write(batch, origin=origin)
     except (DatabaseError, UnicodeEncodeError) as error:
         if not is_about_a_value(error):
             raise
         refusal = error
     # Halving finds the message that holds the value in log2(batch) tries, instead of failing the same batch for ever;
     # its neighbours are recorded.
+    messages, prepared = batch.messages, batch.prepared
     if len(messages) == 1:
-        return _write(messages, [_unstorable(prepared[0], refusal)], origin=origin)
+        return _write(pack(messages, [_unstorable(prepared[0], refusal)]), origin=origin)
     middle = len(messages) // 2
-    first = write(messages[:middle], prepared[:middle], origin=origin)
-    second = write(messages[middle:], prepared[middle:], origin=origin)
+    first = write(pack(messages[:middle], prepared[:middle]), origin=origin)
+    second = write(pack(messages[middle:], prepared[middle:]), origin=origin)
     return IntakeResult(
         outcomes=first.outcomes + second.outcomes,
         faults=dict(first.faults) | {middle + position: faults for position, faults in second.faults.items()},
@@ -95,7 +125,9 @@ def _unstorable(prepared: Prepared, error: Exception) -> InvalidEvent:
 
 def refuse(message: Message, invalid: InvalidEvent, *, origin: JobStartEvent.Origin) -> IntakeResult:
     """Keep a message as a dead letter that was found to be invalid before it could be read as an event."""
-    return _write([message], [invalid], origin=origin)
+    result = _write(pack([message], [invalid]), origin=origin)
+    tell([invalid], result, origin=origin)
+    return result
 
 
 def read(messages: Sequence[Message], *, origin: JobStartEvent.Origin) -> list[Reading]:
@@ -119,25 +151,14 @@ def _read(message: Message, *, direct: bool, rules: cloudevent.Rules) -> Reading
         return verdict.with_traceback(None)
 
 
-def _write(messages: Sequence[Message], prepared: Sequence[Prepared], *, origin: JobStartEvent.Origin) -> IntakeResult:
-    first: dict[Identity, int] = {}
-    times_seen: dict[tuple[Identity, bytes], int] = {}
-    rows: list[Row] = []
-    for position, row in enumerate(prepared):
-        if isinstance(row, Row):
-            if row.identity not in first:
-                first[row.identity] = position
-                rows.append(row)
-            content = row.identity, row.event.content_hash
-            times_seen[content] = times_seen.get(content, 0) + 1
-
+def _write(batch: Batch, *, origin: JobStartEvent.Origin) -> IntakeResult:
     began_at = time.time()
     outcomes: list[Outcome] = []
     faults: dict[int, tuple[Fault, ...]] = {}
     dead: list[letters.Letter] = []
     with transaction.atomic():
-        stored = insert_events(rows, times_seen=times_seen, origin=origin) if rows else {}
-        for position, (message, row) in enumerate(zip(messages, prepared, strict=True)):
+        stored = insert_events(batch.insertion, origin=origin) if batch.insertion else {}
+        for position, (message, row) in enumerate(zip(batch.messages, batch.prepared, strict=True)):
             if isinstance(row, NotOurs):
                 outcomes.append(Outcome.NOT_OURS)
             elif isinstance(row, InvalidEvent):
@@ -151,7 +172,7 @@ def _write(messages: Sequence[Message], prepared: Sequence[Prepared], *, origin:
                     letter = letters.of_conflict(message, row.event, event_id=there.id, origin=origin)
                     faults[position] = letter.faults
                     dead.append(letter)
-                elif there.inserted and first[row.identity] == position:
+                elif there.inserted and batch.first[row.identity] == position:
                     outcomes.append(Outcome.RECORDED)
                 else:
                     outcomes.append(Outcome.DUPLICATE)
@@ -167,12 +188,17 @@ def _write(messages: Sequence[Message], prepared: Sequence[Prepared], *, origin:
         tallies.add(increments)
         if counted[Outcome.RECORDED]:
             claims.notify()
-    log.info("batch-recorded", origin=str(origin), **{str(outcome): n for outcome, n in counted.items()})
-    lines = (_line(*settled, origin=origin) for settled in zip(prepared, outcomes, strict=True))
-    logs.steps(__name__, "message-settled", lines)
-    events = (row.event for row in prepared if isinstance(row, Row))
-    tracing.processed(events, messages=len(messages), origin=origin, began_at=began_at)
+    events = (row.event for row in batch.prepared if isinstance(row, Row))
+    tracing.processed(events, messages=len(batch.messages), origin=origin, began_at=began_at)
     return IntakeResult(outcomes=tuple(outcomes), faults=faults)
+
+
+def tell(prepared: Sequence[Prepared], result: IntakeResult, *, origin: JobStartEvent.Origin) -> None:
+    """Log what became of each message, once the batch is committed."""
+    counted = Counter(result.outcomes)
+    log.info("batch-recorded", origin=str(origin), **{str(outcome): n for outcome, n in counted.items()})
+    lines = (_line(*settled, origin=origin) for settled in zip(prepared, result.outcomes, strict=True))
+    logs.steps(__name__, "message-settled", lines)
 
 
 def _other_ways(stored: Iterable[StoredEvent], *, origin: JobStartEvent.Origin) -> dict[str, tallies.Increment]:

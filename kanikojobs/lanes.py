@@ -18,10 +18,16 @@ MOST_BYTES_HELD = 8 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What is done with a queue's messages: `read` by the thread that speaks with RabbitMQ, `write` by the writer."""
+    """What is done with a queue's messages: `write` by the writer, the rest by the thread that speaks with RabbitMQ.
+
+    `read` is for messages as they arrive, `pack` for those of one batch, `tell` for what was read of a batch that has
+    been committed.
+    """
 
     read: Callable[[Sequence[Message]], Sequence[Any]]
-    write: Callable[[Sequence[Message], Sequence[Any]], IntakeResult]
+    pack: Callable[[Sequence[Message], Sequence[Any]], Any]
+    write: Callable[[Any], IntakeResult]
+    tell: Callable[[Sequence[Any], IntakeResult], None] = lambda readings, result: None
 
 
 def works(*, queue: str, dlq: str, drain_dlq: bool, dead_letters_only: bool = False) -> dict[str, Work]:
@@ -29,9 +35,18 @@ def works(*, queue: str, dlq: str, drain_dlq: bool, dead_letters_only: bool = Fa
     origin = JobStartEvent.Origin.QUEUE
     found: dict[str, Work] = {}
     if not dead_letters_only:
-        found[queue] = Work(read=partial(intake.prepare, origin=origin), write=partial(intake.write, origin=origin))
+        found[queue] = Work(
+            read=partial(intake.prepare, origin=origin),
+            pack=intake.pack,
+            write=partial(intake.write, origin=origin),
+            tell=partial(intake.tell, origin=origin),
+        )
     if drain_dlq:
-        found[dlq] = Work(read=lambda messages: [], write=lambda messages, _: dead_letters.record_from_broker(messages))
+        found[dlq] = Work(
+            read=lambda messages: [],
+            pack=lambda messages, _: messages,
+            write=dead_letters.record_from_broker,
+        )
     return found
 
 
@@ -45,13 +60,18 @@ class Lane:
     readings: list[Any] = field(default_factory=list)
     bytes: int = 0
     gathered_tag: int = 0
+    # The batch that is being gathered, once it is full.
+    packed: Any = None
     in_flight: Future[IntakeResult] | None = None
+    in_flight_readings: Sequence[Any] = ()
     in_flight_tag: int = 0
     in_flight_bytes: int = 0
+    # What was read of a batch that has been committed and not been told of; not its messages, which may be large.
+    settled: tuple[Sequence[Any], IntakeResult] | None = None
 
     def gather(self, *, most: int) -> None:
-        """Read what has arrived into the next batch, as long as there is room in it."""
-        if self.bytes >= MOST_BYTES_PER_BATCH:
+        """Read what has arrived into the next batch, as long as there is room in it; pack it when there is none."""
+        if self.packed is not None:
             return
         deliveries = self.consumer.take(most=most - len(self.messages), most_bytes=MOST_BYTES_PER_BATCH - self.bytes)
         if not deliveries:
@@ -61,13 +81,21 @@ class Lane:
         self.messages.extend(messages)
         self.bytes += sum(len(message.body) for message in messages)
         self.gathered_tag = deliveries[-1].tag
+        if len(self.messages) == most or self.bytes >= MOST_BYTES_PER_BATCH:
+            self.packed = self.work.pack(self.messages, self.readings)
 
-    def batch(self) -> tuple[list[Message], list[Any]]:
+    def batch(self) -> Any:
         """Hand out the batch that has been gathered, to be written and then acknowledged up to `in_flight_tag`."""
-        batch = self.messages, self.readings
-        self.in_flight_tag, self.in_flight_bytes = self.gathered_tag, self.bytes
-        self.messages, self.readings, self.bytes = [], [], 0
+        batch = self.work.pack(self.messages, self.readings) if self.packed is None else self.packed
+        self.in_flight_readings, self.in_flight_tag, self.in_flight_bytes = self.readings, self.gathered_tag, self.bytes
+        self.messages, self.readings, self.bytes, self.packed = [], [], 0, None
         return batch
+
+    def tell(self) -> None:
+        """Tell of the batch that has been committed, if there is one."""
+        if self.settled:
+            self.work.tell(*self.settled)
+            self.settled = None
 
     @property
     def held_bytes(self) -> int:

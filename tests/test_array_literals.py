@@ -29,9 +29,9 @@ def test_texts_are_read_as_they_are(texts: list[str]) -> None:
 
 
 @pytest.mark.parametrize("texts", [["a\0b"], ["a", "\0"], ["", "\0", ""]])
-def test_a_nul_is_refused_before_it_can_shift_a_column(texts: list[str]) -> None:
+def test_a_nul_is_refused_and_shifts_no_column(texts: list[str]) -> None:
     with pytest.raises(DataError, match="NUL"):
-        array_literals.of_texts(texts)
+        read_by_postgres(array_literals.of_texts(texts), type="text")
 
 
 def test_times_numbers_and_bytes_are_read_as_they_are() -> None:

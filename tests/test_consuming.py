@@ -1,28 +1,31 @@
 """The consumer against a real RabbitMQ and PostgreSQL, while each of them misbehaves."""
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 from django.conf import settings
 from django.db import ProgrammingError, connection
+from django.test import Client
 from pytest_django import Settings
 
-from kanikojobs import amqp, intake, lanes
+from kanikojobs import amqp, intake, lanes, tallies
 from kanikojobs.consuming import Consuming, Refused
 from kanikojobs.event_rows import Row, row_of
 from kanikojobs.gate import consumer_pulse, gate_of
 from kanikojobs.lanes import MOST_BYTES_PER_BATCH, Work
 from kanikojobs.messages import IntakeResult, Message, Outcome
 from kanikojobs.models import DeadLetter, Heartbeat, JobStartEvent, KanikoJob
-from tests.consuming import consuming, eventually, publish_bodies, publish_samples, running
+from tests.consuming import consuming, eventually, publish_bodies, publish_samples, publish_unconfirmed, running
 from tests.cuttable import Cuttable
 from tests.factories import a_message
+from tests.sample_events import sample_event
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("queues")]
 
@@ -113,29 +116,37 @@ def test_a_deleted_queue_is_declared_anew_and_consumed() -> None:
         eventually(lambda: recorded() == 3)
 
 
-def test_two_consumers_share_the_work_and_double_nothing() -> None:
-    publish_samples(range(300))
+def test_two_consumers_and_the_sink_fed_with_the_same_events_record_each_once(client: Client) -> None:
+    bodies = [json.dumps(sample_event(number)).encode() for number in range(5000)]
+    batches = [b"[" + b",".join(bodies[start : start + 250]) + b"]" for start in range(0, 5000, 250)]
 
-    with running(consuming(prefetch=20, batch=10)) as one, running(consuming(prefetch=20, batch=10)) as other:
-        publish_samples(range(200))
-        eventually(lambda: one.counts.taken + other.counts.taken == 500)
+    with running(consuming(batch=100)) as one, running(consuming(batch=100)) as other:
+        eventually(lambda: one.granted and other.granted)
+        publish_unconfirmed(bodies)
+        answers = [client.post("/", batch, content_type="application/cloudevents-batch+json") for batch in batches]
+        eventually(lambda: one.counts.taken + other.counts.taken == 5000, seconds=60)
 
-    assert recorded() == KanikoJob.objects.count() == 300
-    assert one.counts.recorded + other.counts.recorded == 300
-    assert one.counts.duplicates + other.counts.duplicates == 200
+    assert {answer.status_code for answer in answers} == {202}
+    assert one.counts.taken
+    assert other.counts.taken
+    assert recorded() == KanikoJob.objects.count() == 5000
+    assert set(JobStartEvent.objects.values_list("times_seen", flat=True)) == {2}
+    outcomes = {series: total.count for series, total in tallies.totals(prefix="intake/").items()}
+    assert sum(count for series, count in outcomes.items() if series.endswith("/recorded")) == 5000
+    assert sum(count for series, count in outcomes.items() if series.endswith("/duplicate")) == 5000
 
 
 def test_stopping_gives_back_what_is_not_written(depth: Callable[[str], int]) -> None:
     publish_samples(range(40))
     writing, may_go_on = threading.Event(), threading.Event()
 
-    def write(messages: Sequence[Message], readings: Sequence[Any]) -> IntakeResult:
+    def write(batch: intake.Batch) -> IntakeResult:
         writing.set()
         may_go_on.wait(10)
-        return intake.write(messages, readings, origin=JobStartEvent.Origin.QUEUE)
+        return intake.write(batch, origin=JobStartEvent.Origin.QUEUE)
 
     works = lanes.works(queue=settings.KANIKOJOBS_QUEUE, dlq="", drain_dlq=False)
-    slow = {queue: Work(read=work.read, write=write) for queue, work in works.items()}
+    slow = {queue: replace(work, write=write) for queue, work in works.items()}
     with running(consuming(queues=slow, batch=1)) as consumer:
         writing.wait(10)
         consumer.stop.set()
@@ -233,11 +244,11 @@ def test_a_batch_ends_at_its_bytes() -> None:
     publish_bodies(*[b"x" * (MOST_BYTES_PER_BATCH // 2 - 1)] * 5, b"x" * (2 * MOST_BYTES_PER_BATCH))
     sizes: list[list[int]] = []
 
-    def write(messages: Sequence[Message], _readings: Sequence[Any]) -> IntakeResult:
+    def write(messages: Sequence[Message]) -> IntakeResult:
         sizes.append([len(message.body) for message in messages])
         return IntakeResult(outcomes=(Outcome.DEAD,) * len(messages))
 
-    work = Work(read=lambda messages: [], write=write)
+    work = Work(read=lambda messages: [], pack=lambda messages, _: messages, write=write)
     consuming(queues={settings.KANIKOJOBS_QUEUE: work}, once=True).run()
 
     assert sum(map(len, sizes)) == 6
@@ -256,7 +267,7 @@ def test_a_value_that_postgres_refuses_spoils_only_its_own_event(data_json: str)
     assert isinstance(poisoned, Row)
     prepared[5] = row_of(poisoned.event._replace(data_json=data_json))
 
-    result = intake.write(messages, prepared, origin=JobStartEvent.Origin.QUEUE)
+    result = intake.write(intake.pack(messages, prepared), origin=JobStartEvent.Origin.QUEUE)
 
     letter = DeadLetter.objects.get()
     assert (result.recorded, result.dead, result.outcomes[5]) == (15, 1, Outcome.DEAD)

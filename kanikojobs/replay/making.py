@@ -87,11 +87,11 @@ def _record(verdicts: Sequence[Verdict]) -> list[Made]:
     events = [verdict.new for verdict in verdicts if verdict.new is not None]
     if not events:
         return []
-    stored = event_rows.insert_events(
+    ready = event_rows.insertion(
         [event_rows.row_of(event) for event in events],
-        times_seen={((event.source, event.event_id), event.content_hash): 1 for event in events},
-        origin=JobStartEvent.Origin.REPLAY,
+        times_seen={(event.identity, event.content_hash): 1 for event in events},
     )
+    stored = event_rows.insert_events(ready, origin=JobStartEvent.Origin.REPLAY)
     jobs = dict(
         KanikoJob.objects.filter(event_id__in=[row.id for row in stored.values()], number=1).values_list(
             "event_id", "id"
@@ -99,7 +99,7 @@ def _record(verdicts: Sequence[Verdict]) -> list[Made]:
     )
     made: list[Made] = []
     for verdict, event in zip(verdicts, events, strict=True):
-        row = stored[event.source, event.event_id]
+        row = stored[event.identity]
         if row.inserted:
             made.append(Made(verdict, Outcome.QUEUED, event_id=row.id, kaniko_job_id=jobs[row.id]))
         elif row.content_hash == event.content_hash:
