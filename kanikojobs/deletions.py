@@ -36,7 +36,7 @@ class Deletions:
                 continue
             pods = tracked.pods_in_order() if tracked else []
             self._deleting.add(wish.name)
-            self._desk.urgent.submit(
+            self._desk.removal.submit(
                 partial(self._delete, wish, [pod for pod in pods if not pod.over]),
                 otherwise=partial(self._deleting.discard, wish.name),
             )
@@ -82,4 +82,4 @@ class Deletions:
             self._deleting.discard(name)
             sweeping.report_cancelled_runs(id, name, uid)
 
-        self._desk.urgent.submit(delete, otherwise=partial(self._deleting.discard, name))
+        self._desk.removal.submit(delete, otherwise=partial(self._deleting.discard, name))

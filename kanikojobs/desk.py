@@ -22,8 +22,8 @@ class Desk:
     """All but the readers' own threads belongs to the main thread, which alone uses the database.
 
     `urgent` makes the calls that a state waits for, `patient` those that only fill the record, `rescue` those that
-    save the log of a pod before it goes: none must stand in line behind another kind, for a kubelet that is gone lets
-    each wait until it times out. `moved` counts the moves by state.
+    save the log of a pod before it goes, and `removal` deletes: none must stand in line behind another kind, for a
+    kubelet that is gone lets each wait until it times out. `moved` counts the moves by state.
     """
 
     leadership: Leadership
@@ -34,12 +34,14 @@ class Desk:
     urgent: Readers = field(init=False)
     patient: Readers = field(init=False)
     rescue: Readers = field(init=False)
+    removal: Readers = field(init=False)
 
     def __post_init__(self) -> None:
         self.urgent = Readers(count=READERS, inbox=self.inbox, name="reader")
         self.patient = Readers(count=READERS, inbox=self.inbox, name="archivist")
         self.rescue = Readers(count=READERS, inbox=self.inbox, name="rescuer")
+        self.removal = Readers(count=READERS, inbox=self.inbox, name="remover")
 
     def close(self) -> None:
-        for readers in (self.urgent, self.patient, self.rescue):
+        for readers in (self.urgent, self.patient, self.rescue, self.removal):
             readers.close()

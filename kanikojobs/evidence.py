@@ -19,7 +19,7 @@ from kanikojobs.errors import CreationError, PermanentError
 from kanikojobs.models import ContainerLog, JobEvidence
 from kanikojobs.observed import Pod
 from kanikojobs.redaction import redact
-from kanikojobs.storable import printable
+from kanikojobs.storable import storable
 
 MOST_LINES = 500
 MOST_BYTES = 256 * 1024
@@ -100,6 +100,7 @@ def _note(captured: Captured, what: str, error: CreationError) -> None:
 
 
 def _event(event: kube_watch.Json) -> dict[str, Any]:
+    event = storable(event)
     about = event.get("involvedObject") or {}
     last = event.get("lastTimestamp") or event.get("eventTime") or event.get("firstTimestamp")
     last = last or (event.get("metadata") or {}).get("creationTimestamp") or ""
@@ -107,7 +108,7 @@ def _event(event: kube_watch.Json) -> dict[str, Any]:
         "object": f"{about.get('kind', '')}/{about.get('name', '')}",
         "type": str(event.get("type") or ""),
         "reason": str(event.get("reason") or ""),
-        "message": redact(printable(str(event.get("message") or "")[:_MOST_EVENT_MESSAGE])),
+        "message": redact(str(event.get("message") or "")[:_MOST_EVENT_MESSAGE]),
         "count": event.get("count") or 1,
         "first_seen": str(event.get("firstTimestamp") or last),
         "last_seen": str(last),

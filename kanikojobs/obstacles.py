@@ -6,6 +6,7 @@ from typing import Any
 
 from kanikojobs.observed import Pod
 from kanikojobs.redaction import redact
+from kanikojobs.storable import printable
 
 _IMAGE_WAITS = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
 _START_WAITS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CrashLoopBackOff")
@@ -14,8 +15,8 @@ _MOST_MESSAGE = 2000
 
 
 def quoted(text: str) -> str:
-    """Somebody else's words as a message may hold them: without secrets, and not without end."""
-    return redact(text)[:_MOST_MESSAGE]
+    """Somebody else's words as a message may hold them: without secrets, storable, and not without end."""
+    return redact(printable(text))[:_MOST_MESSAGE]
 
 
 def wait_of(pod: Pod) -> tuple[str, str] | None:

@@ -1,15 +1,20 @@
 """What is kept of a build: redacted, bounded, and captured later where it could not be at once."""
 
+import json
 import time
+from pathlib import Path
 
 import pytest
+from pytest_django import Settings
 
 from deploy.local.simulator import Simulator
 from kanikojobs import evidence
 from kanikojobs.kube_watch import LogTail
 from kanikojobs.models import ContainerLog, JobEvidence
+from kanikojobs.obstacles import refusal_of
 from kanikojobs.redaction import redact
 from tests.factories import a_kaniko_job
+from tests.odd_server import answers, odd_server, write_kubeconfig
 from tests.watched_jobs import created_jobs, wait_captured, wait_finished, wait_until, watching
 
 SECRETS = {
@@ -168,6 +173,23 @@ def test_of_two_readings_of_a_log_the_longer_one_is_kept() -> None:
         evidence.record(job.pk, evidence.Captured(logs={("pod", "kaniko"): LogTail(text, cut=False)}), final=False)
 
     assert ContainerLog.objects.get().text == "one\ntwo\n"
+
+
+@pytest.mark.django_db
+def test_an_event_that_postgres_cannot_store_as_it_is_holds_up_nobody(tmp_path: Path, settings: Settings) -> None:
+    job = a_kaniko_job()
+    hostile = {"reason": "Fa\x00iled", "message": "a\x00b \ud800", "type": "\x00", "involvedObject": {"kind": "P\x00d"}}
+    with odd_server(answers("200 OK", body=json.dumps({"items": [hostile]}).encode())) as port:
+        settings.KUBECONFIG = write_kubeconfig(tmp_path / "to-odd", server=f"http://127.0.0.1:{port}")
+        captured = evidence.capture(evidence.Wanted(name=job.name, uid="u", containers=(), pod_uids=("p",)))
+    evidence.note([evidence.Note(job.pk, "", None, [])])
+
+    evidence.record(job.pk, captured, final=True)
+
+    kept = JobEvidence.objects.get()
+    assert [event["reason"] for event in kept.events] == ["Fa\\x00iled"] * 2
+    assert kept.captured_at is not None
+    assert refusal_of(["exceeded quota \x00"]) == ("QuotaExceeded", "exceeded quota \\x00")
 
 
 @pytest.mark.django_db(transaction=True)
