@@ -35,6 +35,16 @@ ADVICE = {
     "JobVanished": "Somebody or something deleted the Job; retry.",
     # Creation
     "CreateRetriesExhausted": "The API server failed too often; see the attempts, then retry.",
+    "AdmissionDenied": "A policy of the cluster refuses the Job; the message says which one and why.",
+    "Forbidden": "The workers may not create Jobs there, or a rule forbids this one; `manage.py doctor` tells which.",
+    "NamespaceNotFound": "Create the namespace that KANIKOJOBS_NAMESPACE names, or name another, and retry.",
+    "NamespaceTerminating": "The namespace is being deleted; create it again, and retry.",
+    "NameTaken": "A Job that is not ours has the name; retry, which takes the next name.",
+    "BuildProfileInvalid": "Correct the third party's profile in the admin, and retry.",
+    "BuildTypeUnknown": "Correct the event's build_type and send it again.",
+    "DestinationInvalid": "Correct the destination's template, or send the event with what the template needs.",
+    "EnvironmentInvalid": "Correct the names in the event's environment and send it again.",
+    "ResourcesInvalid": "Retry with quantities such as 500m, 2 or 4Gi.",
     "SourceInvalid": "Correct the event's source_url and send it again.",
     "SourceNotAllowed": "Allow the source's host in KANIKOJOBS_ALLOWED_HOSTS, or use one that is allowed.",
     # Rules and people

@@ -13,6 +13,7 @@ from pytest_django import Settings
 
 from deploy.local.processes import free_port
 from kanikojobs import kube
+from kanikojobs.advice import advice
 from kanikojobs.errors import ClusterUnavailable, CreationError, PermanentError, TransientError
 from kanikojobs.kube_answers import AlreadyExists, retry_after
 from tests.odd_server import Script, answers, hangs_up, odd_server, says, write_kubeconfig
@@ -204,6 +205,18 @@ def test_an_answer_becomes_the_error_that_it_means(
     assert type(caught.value) is kind
     assert caught.value.reason == reason
     assert message in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "status", [QUOTA, DENIED, ENDING, NO_SUCH_NAMESPACE], ids=["quota", "denied", "ending", "none"]
+)
+def test_a_refusal_that_is_told_apart_comes_with_advice(settings: Settings, tmp_path: Path, status: bytes) -> None:
+    number = "404 Not Found" if status is NO_SUCH_NAMESPACE else "403 Forbidden"
+
+    with pytest.raises(PermanentError) as caught:
+        create(settings, tmp_path, script=answers(number, body=status))
+
+    assert advice(caught.value.reason)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kanikojobs.advice import advice
 from kanikojobs.errors import PermanentError
 from kanikojobs.manifest import Resources, SecretKey, image_destination, job_manifest
 from kanikojobs.manifest.runtimes import dockerfile_for, load_runtimes
@@ -333,6 +334,7 @@ def test_what_cannot_be_built_is_refused_for_good(change, reason):
         job_manifest(build=replace(SAMPLE, **change), options=OPTIONS)
 
     assert refusal.value.reason == reason
+    assert advice(reason)
 
 
 # Credentials
