@@ -191,6 +191,7 @@ LISTS = {
     "outages": f"{ADMIN}outage/",
     "build profiles": f"{ADMIN}buildprofile/",
     "what was pruned": f"{ADMIN}prunerun/",
+    "direct and queue": "/admin/flows/",
     "a list without rows": f"{ADMIN}jobstartevent/?q=nothing",
     "search": "/admin/find/",
     "search with several finds": "/admin/find/?q=third-party-1",
