@@ -15,7 +15,9 @@ import kubernetes_validate
 import pytest
 import yaml
 from django.http.request import validate_host
+from django.urls import resolve
 
+from kanikojobs import sink
 from project.document_settings import variables
 from tests.deployment import (
     CHECKOUT,
@@ -294,6 +296,9 @@ def test_knative_delivers_to_what_is_there(overlay: str) -> None:
 
         assert trigger["spec"]["subscriber"]["ref"]["name"] in services
         assert trigger["spec"]["delivery"]["deadLetterSink"]["ref"]["name"] in services
+        # Both keep what they refuse, which a broker counts as delivered.
+        assert resolve(trigger["spec"]["subscriber"]["uri"]).func is sink.receive_from_broker
+        assert resolve(trigger["spec"]["delivery"]["deadLetterSink"]["uri"]).func is sink.receive_undelivered
         assert (reference["name"], reference["namespace"]) == (
             cluster["metadata"]["name"],
             cluster["metadata"]["namespace"],
