@@ -47,6 +47,38 @@ def test_a_job_that_is_deleted_by_hand_has_vanished(simulator: Simulator) -> Non
     assert "Retrieving image manifest" in job.logs.get(container="kaniko").text
 
 
+@pytest.mark.parametrize("policy", ["Background", "Orphan"])
+def test_however_a_job_is_deleted_it_has_vanished(simulator: Simulator, policy: str) -> None:
+    """`kubectl delete job`, and the same with --cascade=orphan, which leaves the pod where it is."""
+    simulator.outcomes(default="hang")
+    (job,) = created_jobs(1)
+    with watching():
+        wait_until(lambda: KanikoJob.objects.filter(state="running").exists())
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": policy}
+        assert kube.request("DELETE", kube_watch.jobs_path(job.name), body=body).status == 200
+        (found,) = wait_finished([job])
+
+    assert (found.state, found.reason) == ("failed", "JobVanished")
+    assert drift() == [("JobVanished", job.name)]
+
+
+def test_a_job_that_goes_as_soon_as_it_is_complete_has_not_vanished(simulator: Simulator) -> None:
+    simulator.outcomes(default="hang")
+    (job,) = created_jobs(1)
+    lives_no_longer = kube.request("GET", kube_watch.jobs_path(job.name)).body
+    lives_no_longer["spec"]["ttlSecondsAfterFinished"] = 0
+    assert kube.request("PUT", kube_watch.jobs_path(job.name), body=lives_no_longer).status == 200
+    with watching():
+        wait_until(lambda: KanikoJob.objects.filter(state="running").exists())
+        simulator.end_pod(job.name, outcome="succeed")
+        (found,) = wait_finished([job])
+        wait_until(lambda: not kube_watch.job_exists(job.name, uid=""))
+
+    assert (found.state, found.reason) == ("succeeded", "")
+    assert found.evidence.image_digest.startswith("sha256:")
+    assert drift() == []
+
+
 @pytest.mark.parametrize("outcome", ["hang", "succeed"])
 def test_a_job_that_went_while_nobody_watched_has_vanished(simulator: Simulator, outcome: str) -> None:
     simulator.outcomes(default=outcome)

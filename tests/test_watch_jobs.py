@@ -39,7 +39,7 @@ def test_of_two_one_leads_and_the_other_takes_over_when_it_is_killed(
     wait_until(lambda: KanikoJob.objects.filter(state="running").exists())
 
     first.kill()
-    finished = wait_finished(jobs, seconds=10)
+    finished = wait_finished(jobs)
 
     assert second.running
     assert len(leaders()) == 1
