@@ -6,12 +6,20 @@ The servers come from `tests.stack_plugin`, which explains why it is not in here
 from collections.abc import Callable, Iterator
 from uuid import uuid4
 
+import hypothesis
 import pytest
 from pytest_django import Settings
 
 from deploy.local.postgres import Postgres
 from deploy.local.rabbitmq import RabbitMQ
 from deploy.local.stack import Given
+
+# The same examples on every run, and none fails because the machine is slow. `--hypothesis-profile=default` looks for
+# new ones.
+hypothesis.settings.register_profile(
+    "steady", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("steady")
 
 
 @pytest.fixture(autouse=True)

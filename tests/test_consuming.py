@@ -108,7 +108,7 @@ def test_a_lost_connection_to_rabbitmq_costs_no_event_and_doubles_none() -> None
 
 def test_a_deleted_queue_is_declared_anew_and_consumed() -> None:
     with running(consuming()) as consumer:
-        eventually(lambda: consumer.counts.database_up)
+        eventually(lambda: consumer.granted)
         with amqp.connect(settings.RABBITMQ_URL, name="tests") as link:
             link.channel().queue_delete(settings.KANIKOJOBS_QUEUE)
         eventually(lambda: consumer.counts.reconnects > 0)
