@@ -323,7 +323,7 @@ def test_what_is_being_written_while_a_plan_is_made_stays_out_of_its_run() -> No
 @pytest.mark.usefixtures("simulator")
 def test_a_cluster_that_is_killed_is_replaced_and_the_run_goes_on(start_command: StartCommand) -> None:
     expired(LETTERS)
-    run = started(batch=2)
+    run = started(batch=max(2, LETTERS // 100))
     killed_at: list[int] = []
 
     for _ in range(CLUSTERS_KILLED):
