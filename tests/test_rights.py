@@ -111,7 +111,7 @@ def test_the_log_readers_role_grants_what_the_pages_ask_for(simulator: Simulator
 # Whoever asks the API server does it in a process whose account has the rights for it: the roles of the deploy files.
 # `checkup` and `show_manifest` are run by hand, in the pod of the process in question.
 ASKERS = {
-    "kaniko-job-creator": {"verdicts", "outages"},
+    "kaniko-job-creator": {"outages", "queue", "verdicts"},
     "kaniko-job-watcher": {"absences", "deletions", "evidence", "feeds", "readings", "refusals", "term"},
     "kaniko-log-reader": {"job_logs"},
     "by hand": {"checkup", "show_manifest"},
