@@ -54,7 +54,7 @@ Prepared = Row | InvalidEvent | NotOurs
 
 def prepare(messages: Sequence[Message], *, origin: JobStartEvent.Origin) -> list[Prepared]:
     """Do all that can be done for each message without the database."""
-    readings = tracing.begun(read(messages, origin=origin), origin=origin)
+    readings = tracing.begun(read(messages, origin=origin))
     return [row_of(reading) if isinstance(reading, StartEvent) else reading for reading in readings]
 
 

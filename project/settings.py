@@ -318,7 +318,7 @@ if KANIKOJOBS_TRACE_URL and not re.fullmatch(r"https?://.*\{trace_id\}.*", KANIK
         "Write for example https://traces.example/trace/{trace_id}."
     )
 # A span for each batch, each call to create a Job and each build, by OpenTelemetry (kanikojobs.tracing).
-KANIKOJOBS_TRACES = env.flag("KANIKOJOBS_TRACES", False)
+KANIKOJOBS_TRACES = env.flag("KANIKOJOBS_TRACES", False) and _variables.get("OTEL_SDK_DISABLED", "").lower() != "true"
 if KANIKOJOBS_TRACES and not any(distributions(name="opentelemetry-exporter-otlp-proto-http")):
     env.fault(
         "KANIKOJOBS_TRACES is on and OpenTelemetry is not installed. "

@@ -22,7 +22,7 @@ from opentelemetry.trace import SpanContext, SpanKind, StatusCode
 from pytest_django import Settings
 
 from deploy.local.simulator import Simulator
-from kanikojobs import amqp, intake, kube, kube_watch, naming
+from kanikojobs import amqp, cloudevent, intake, kube, kube_watch, naming
 from kanikojobs.amqp import Publication
 from kanikojobs.models import JobStartEvent, KanikoJob, Move
 from kanikojobs.states import State
@@ -102,21 +102,25 @@ def test_three_events_are_one_batch_and_three_traces_from_the_sender_to_the_end(
         wait_finished(list(KanikoJob.objects.all()))
 
     rows = {name: JobStartEvent.objects.get(event_id=event["id"]) for name, event in events.items()}
-    begun = told.one(f"receive {django_settings.KANIKOJOBS_QUEUE}")
+    root = told.one("build")
     # How many batches they make is a matter of when they arrive.
     batches = told.named(f"process {django_settings.KANIKOJOBS_QUEUE}")
     assert {name: row.traceparent for name, row in rows.items()} == {
         "event": SENT,
         "header": others,
-        "none": traceparent(begun.context),
+        "none": f"{traceparent(root.context)[:-2]}01",
     }
-    assert {(span.parent, span.kind) for span in (begun, *batches)} == {(None, SpanKind.CONSUMER)}
-    assert {traceparent(link.context): dict(link.attributes or {}) for batch in batches for link in batch.links} == {
-        row.traceparent: {"cloudevents.event_id": row.event_id} for row in rows.values()
+    assert {(span.parent, span.kind) for span in batches} == {(None, SpanKind.CONSUMER)}
+    assert {traceparent(link.context) for batch in batches for link in batch.links} == {
+        row.traceparent for row in rows.values()
     }
     steps = ("create Job", "wait for pod", "run Job")
     for row in rows.values():
         assert [span.name for span in told.named(*steps) if traceparent(span.parent) == row.traceparent] == list(steps)
+    built = rows["none"].kaniko_jobs.get()
+    assert root.parent is None
+    assert root.start_time == pytest.approx(at(rows["none"].received_at), abs=1000)
+    assert root.end_time == pytest.approx(at(built.finished_at), abs=1000)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -178,6 +182,7 @@ ENDS: dict[str, tuple[State, State, str, list[tuple[str, str]]]] = {
     "never ran": (State.CREATED, State.FAILED, "ImageMissing", [("wait for pod", "ImageMissing")]),
     "cancelled": (State.RUNNING, State.CANCELLED, "CancelledByOperator", [("wait for pod", ""), ("run Job", "")]),
     "never created": (State.QUEUED, State.CANCELLED, "CancelledByOperator", []),
+    "refused": (State.CREATING, State.FAILED, "CreateRejected", []),
 }
 
 
@@ -223,11 +228,12 @@ HOSTILE = {
 def test_a_traceparent_that_is_none_does_no_harm_and_gets_a_trace_of_its_own(told: Told, kind: str) -> None:
     result = intake.record([a_message(traceparent=HOSTILE[kind])], origin=QUEUE)
 
-    begun = told.one(f"receive {django_settings.KANIKOJOBS_QUEUE}")
     row = JobStartEvent.objects.get()
+    (link,) = told.one(f"process {django_settings.KANIKOJOBS_QUEUE}").links
     assert result.recorded == 1
-    assert row.traceparent == traceparent(begun.context)
-    assert row.trace_id == row.traceparent[3:35]
+    assert traceparent(link.context) == row.traceparent
+    assert cloudevent.attributes.trace(row.traceparent) == (row.traceparent, row.trace_id)
+    assert row.trace_id not in str(HOSTILE[kind])
 
 
 @pytest.mark.django_db
@@ -238,7 +244,7 @@ def test_a_header_that_is_no_traceparent_does_no_harm_either(told: Told) -> None
     result = intake.record(messages, origin=QUEUE)
 
     assert result.recorded == len(headers)
-    assert len(told.named(f"receive {django_settings.KANIKOJOBS_QUEUE}")) == len(headers)
+    assert JobStartEvent.objects.exclude(trace_id="").values("trace_id").distinct().count() == len(headers)
 
 
 @pytest.mark.django_db
@@ -268,6 +274,34 @@ def test_a_trace_that_its_sender_does_not_keep_is_not_kept_here(told: Told) -> N
 
     assert KanikoJob.objects.get().state == "created"
     assert told.named("create Job") == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_not_sampled_is_given_a_trace_that_nobody_keeps(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0")
+    exporting.send_by(SimpleSpanProcessor(told.exporter))
+
+    intake.record([a_message()], origin=QUEUE)
+    job = KanikoJob.objects.get()
+    KanikoJob.objects.move([Move(id=job.pk, to=State.CANCELLED)])
+
+    assert job.event.traceparent.endswith("-00")
+    assert told.exporter.get_finished_spans() == ()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_retry_is_in_the_trace_and_tells_no_second_root(told: Told) -> None:
+    intake.record([a_message()], origin=QUEUE)
+    first = KanikoJob.objects.get()
+    KanikoJob.objects.move([Move(id=first.pk, to=State.CANCELLED)])
+    second = a_kaniko_job(event=first.event, number=2, state=State.CREATED)
+
+    KanikoJob.objects.move([Move(id=second.pk, to=State.FAILED, reason="ImageMissing")])
+
+    root, wait = told.one("build"), told.one("wait for pod")
+    assert traceparent(wait.parent) == first.event.traceparent
+    assert traceparent(root.context)[:-2] == first.event.traceparent[:-2]
 
 
 class Broken(SpanProcessor):

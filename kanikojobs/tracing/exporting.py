@@ -7,12 +7,14 @@ as OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_TRACES_SAMPLER.
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.util import Finalize
 
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import SpanLimits, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import RandomIdGenerator, SpanLimits, SpanProcessor, Tracer, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import (
     Link,
@@ -22,7 +24,6 @@ from opentelemetry.trace import (
     Status,
     StatusCode,
     TraceFlags,
-    Tracer,
     set_span_in_context,
 )
 
@@ -35,26 +36,58 @@ MOST_LINKS = 10_000
 LONGEST_FAREWELL = 3.0
 NANOSECONDS = 1_000_000_000
 
+
+class _Ids(RandomIdGenerator):
+    """Random ids; or those that were given out before their span could be told."""
+
+    def __init__(self) -> None:
+        self._given = threading.local()
+
+    @contextmanager
+    def given(self, traceparent: str) -> Iterator[None]:
+        """Make the next span of this thread the one that a `traceparent` has named already, if it names one."""
+        self._given.context = _span_context(traceparent) if traceparent else None
+        try:
+            yield
+        finally:
+            self._given.context = None
+
+    def generate_trace_id(self) -> int:
+        context = getattr(self._given, "context", None)
+        return context.trace_id if context else super().generate_trace_id()
+
+    def generate_span_id(self) -> int:
+        context = getattr(self._given, "context", None)
+        return context.span_id if context else super().generate_span_id()
+
+
+_ids = _Ids()
 # By process, because neither the thread that sends nor its connection outlives a fork.
 _tracers: dict[int, Tracer] = {}
 
 
-def export(span: Span) -> str:
-    """Hand over a span to be sent; return its `traceparent`, empty where OpenTelemetry gives it none."""
-    told = _tracer().start_span(
-        span.name,
-        context=_context(span.parent),
-        kind=SpanKind[span.kind.upper()],
-        attributes=span.attributes,
-        links=[Link(_span_context(link), attributes) for link, attributes in span.links],
-        start_time=round(span.began_at * NANOSECONDS),
-    )
+def new_trace(root: str) -> str:
+    """The `traceparent` of a trace whose root, of this name, will be told at its end (`telling.is_own` knows it)."""
+    trace_id = _ids.generate_trace_id()
+    kept = _tracer().sampler.should_sample(None, trace_id, root).decision.is_sampled()
+    return f"00-{trace_id:032x}-{trace_id % 2**64:016x}-{kept:02x}"
+
+
+def export(span: Span) -> None:
+    """Hand over a span to be sent."""
+    with _ids.given(span.itself):
+        told = _tracer().start_span(
+            span.name,
+            context=_context(span.parent),
+            kind=SpanKind[span.kind.upper()],
+            attributes=span.attributes,
+            links=[Link(_span_context(link)) for link in span.links],
+            start_time=round(span.began_at * NANOSECONDS),
+        )
     if span.error:
         told.set_attribute("error.type", span.error)
         told.set_status(Status(StatusCode.ERROR))
     told.end(round(span.ended_at * NANOSECONDS))
-    given = told.get_span_context()
-    return f"00-{given.trace_id:032x}-{given.span_id:016x}-{given.trace_flags:02x}" if given.is_valid else ""
 
 
 def _context(traceparent: str) -> Context:
@@ -82,10 +115,13 @@ def send_by(processor: SpanProcessor) -> Tracer:
     ours = Resource({"service.name": "kanikojobs", "service.instance.id": instance_name()})
     # What the environment says of the service wins.
     resource = Resource.create().merge(ours).merge(OTELResourceDetector().detect())
-    provider = TracerProvider(resource=resource, span_limits=limits, shutdown_on_exit=False)
+    provider = TracerProvider(resource=resource, span_limits=limits, id_generator=_ids, shutdown_on_exit=False)
     provider.add_span_processor(processor)
     _close_at_exit(provider)
-    _tracers[os.getpid()] = tracer = provider.get_tracer("kanikojobs")
+    tracer = provider.get_tracer("kanikojobs")
+    if not isinstance(tracer, Tracer):
+        raise RuntimeError("OpenTelemetry's SDK is disabled")  # as the settings would have known
+    _tracers[os.getpid()] = tracer
     return tracer
 
 

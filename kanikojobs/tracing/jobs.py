@@ -1,6 +1,6 @@
 """The spans of a Kaniko Job: each call to create it, its wait for a running pod, its run."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -9,7 +9,7 @@ from uuid import UUID
 from django.db import connection, transaction
 
 from kanikojobs.states import State
-from kanikojobs.tracing.telling import Span, cloudevent, if_wanted, tell
+from kanikojobs.tracing.telling import ROOT, Span, cloudevent, if_wanted, is_own, tell
 
 if TYPE_CHECKING:
     from kanikojobs.verdicts import Held, Verdict
@@ -59,7 +59,8 @@ class _Build(NamedTuple):
     node: str
     state: str
     reason: str
-    created_at: float
+    received_at: float
+    created_at: float | None
     running_at: float | None
     finished_at: float
     event_id: str
@@ -73,11 +74,11 @@ def _finished(kaniko_jobs: Collection[int]) -> None:
         cursor.execute(
             """
             SELECT job.namespace, job.name, job.job_uid, job.number, job.node, job.state, job.reason,
-                   extract(epoch FROM job.created_at)::float8, extract(epoch FROM job.running_at)::float8,
-                   extract(epoch FROM job.finished_at)::float8, event.event_id, event.source, event.traceparent
+                   extract(epoch FROM event.received_at)::float8, extract(epoch FROM job.created_at)::float8,
+                   extract(epoch FROM job.running_at)::float8, extract(epoch FROM job.finished_at)::float8,
+                   event.event_id, event.source, event.traceparent
             FROM kanikojobs_kanikojob job JOIN kanikojobs_jobstartevent event ON event.id = job.event_id
-            WHERE job.id = ANY (%s) AND event.traceparent <> ''
-              AND job.created_at IS NOT NULL AND job.finished_at IS NOT NULL
+            WHERE job.id = ANY (%s) AND event.traceparent <> '' AND job.finished_at IS NOT NULL
             """,
             [list(kaniko_jobs)],
         )
@@ -87,8 +88,8 @@ def _finished(kaniko_jobs: Collection[int]) -> None:
             tell(span)
 
 
-def _spans_of(build: _Build) -> list[Span]:
-    """The wait for a running pod, and the run if there was one. What failed is the last of them."""
+def _spans_of(build: _Build) -> Iterator[Span]:
+    """The wait for a running pod, and the run if there was one; what failed is the last of them. Then the root."""
     attributes = {
         **_job(build.namespace, name=build.name, uid=build.uid, number=build.number),
         **cloudevent(build.event_id, source=build.source),
@@ -97,21 +98,24 @@ def _spans_of(build: _Build) -> list[Span]:
     if build.node:
         attributes["k8s.node.name"] = build.node
     error = build.reason if build.state == State.FAILED else ""
-    # Kubernetes' clock is not ours: a pod can seem to run before its Job was created.
-    started_at = max(build.created_at, build.running_at or build.finished_at)
-    wait = Span(
-        name="wait for pod",
+    span = Span(
+        name="run Job",
         kind="internal",
-        began_at=build.created_at,
-        ended_at=started_at,
+        began_at=build.running_at or 0.0,
+        # Kubernetes' clock is not ours: a pod can seem to run before its Job was created, and to its end no time.
+        ended_at=max(build.running_at or 0.0, build.finished_at),
         attributes=attributes,
         parent=build.traceparent,
-        error="" if build.running_at else error,
+        error=error,
     )
-    if build.running_at is None:
-        return [wait]
-    ended_at = max(build.running_at, build.finished_at)
-    return [wait, replace(wait, name="run Job", began_at=build.running_at, ended_at=ended_at, error=error)]
+    if build.created_at:
+        ended_at = max(build.created_at, build.running_at or build.finished_at)
+        wait_error = "" if build.running_at else error
+        yield replace(span, name="wait for pod", began_at=build.created_at, ended_at=ended_at, error=wait_error)
+    if build.running_at:
+        yield span
+    if is_own(build.traceparent) and build.number == 1:
+        yield replace(span, name=ROOT, began_at=build.received_at, parent="", itself=build.traceparent)
 
 
 def _job(namespace: str, *, name: str, uid: object, number: int) -> dict[str, str | int]:

@@ -9,7 +9,7 @@ from django.conf import settings
 
 from kanikojobs.cloudevent import StartEvent
 from kanikojobs.errors import InvalidEvent, NotOurs
-from kanikojobs.tracing.telling import Span, cloudevent, if_wanted, tell
+from kanikojobs.tracing.telling import Span, cloudevent, if_wanted, new_trace, tell
 
 log = structlog.get_logger(__name__)
 
@@ -17,13 +17,13 @@ log = structlog.get_logger(__name__)
 Reading = StartEvent | InvalidEvent | NotOurs
 
 
-def begun(readings: Sequence[Reading], *, origin: str) -> Sequence[Reading]:
+def begun(readings: Sequence[Reading]) -> Sequence[Reading]:
     """The same readings, where events that came without a trace have one of their own, if traces are on."""
     if not settings.KANIKOJOBS_TRACES:
         return readings
     try:
         return [
-            reading if isinstance(reading, Exception) or reading.traceparent else _with_a_trace(reading, origin=origin)
+            reading if isinstance(reading, Exception) or reading.traceparent else _with_a_trace(reading)
             for reading in readings
         ]
     except Exception:
@@ -31,36 +31,34 @@ def begun(readings: Sequence[Reading], *, origin: str) -> Sequence[Reading]:
         return readings
 
 
-def _with_a_trace(event: StartEvent, *, origin: str) -> StartEvent:
-    now = time.time()
-    root = tell(
-        Span(
-            name=f"receive {_destination(origin)}",
-            kind="consumer",
-            began_at=now,
-            ended_at=now,
-            attributes=_messaging(origin, operation="receive") | cloudevent(event.event_id, source=event.source),
-        )
-    )
-    return event._replace(traceparent=root, trace_id=root[3:35])
+def _with_a_trace(event: StartEvent) -> StartEvent:
+    traceparent = new_trace()
+    return event._replace(traceparent=traceparent, trace_id=traceparent[3:35])
 
 
 @if_wanted
 def processed(events: Iterable[StartEvent], *, messages: int, origin: str, began_at: float) -> None:
     """A batch of so many messages has just been committed, with these events among them."""
-    links = [(event.traceparent, {"cloudevents.event_id": event.event_id}) for event in events if event.traceparent]
-    attributes = _messaging(origin, operation="process")
+    destination = settings.KANIKOJOBS_QUEUE if origin == "queue" else str(origin)
+    attributes: dict[str, str | int] = {
+        "messaging.destination.name": destination,
+        "messaging.operation.name": "process",
+        "messaging.operation.type": "process",
+        "kanikojobs.origin": str(origin),
+    }
+    if origin == "queue":
+        attributes["messaging.system"] = "rabbitmq"
     # The conventions want it for batches only.
     if messages > 1:
         attributes["messaging.batch.message_count"] = messages
     tell(
         Span(
-            name=f"process {_destination(origin)}",
+            name=f"process {destination}",
             kind="consumer",
             began_at=began_at,
             ended_at=time.time(),
             attributes=attributes,
-            links=links,
+            links=[event.traceparent for event in events if event.traceparent],
         )
     )
 
@@ -91,19 +89,3 @@ def published(event: Mapping[str, Any], *, began_at: float) -> None:
             parent=event["traceparent"],
         )
     )
-
-
-def _destination(origin: str) -> str:
-    return settings.KANIKOJOBS_QUEUE if origin == "queue" else str(origin)
-
-
-def _messaging(origin: str, *, operation: str) -> dict[str, str | int]:
-    attributes: dict[str, str | int] = {
-        "messaging.destination.name": _destination(origin),
-        "messaging.operation.name": operation,
-        "messaging.operation.type": operation,
-        "kanikojobs.origin": str(origin),
-    }
-    if origin == "queue":
-        attributes["messaging.system"] = "rabbitmq"
-    return attributes

@@ -1,7 +1,7 @@
 """What a span is to this application, and the one way to tell it: if that is wanted, and at nobody's cost."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import wraps
 from typing import Literal, ParamSpec
 
@@ -18,7 +18,8 @@ Attributes = Mapping[str, str | int]
 class Span:
     """Something that was done, between two Unix times in seconds.
 
-    `parent` and the `links` are `traceparent`s. `error` is a class of errors, in CamelCase as our reasons are.
+    `parent` and the `links` are `traceparent`s, and so is `itself`, for a span that was promised before (`new_trace`).
+    `error` is a class of errors, in CamelCase as our reasons are.
     """
 
     name: str
@@ -27,7 +28,8 @@ class Span:
     ended_at: float
     attributes: Attributes
     parent: str = ""
-    links: Sequence[tuple[str, Attributes]] = field(default=())
+    itself: str = ""
+    links: Sequence[str] = ()
     error: str = ""
 
 
@@ -46,11 +48,27 @@ def if_wanted(say: Callable[P, None]) -> Callable[P, None]:
     return told
 
 
-def tell(span: Span) -> str:
-    """Hand a span to OpenTelemetry, which is imported by nobody else and only now; return its `traceparent`."""
+def tell(span: Span) -> None:
+    """Hand a span to OpenTelemetry, which is imported by nobody else and only now."""
     from kanikojobs.tracing import exporting
 
-    return exporting.export(span)
+    exporting.export(span)
+
+
+ROOT = "build"
+"""The span of all that was done for an event that came without a trace."""
+
+
+def new_trace() -> str:
+    """The `traceparent` for an event that came without one. Its span, the root, is told when the build has ended."""
+    from kanikojobs.tracing import exporting
+
+    return exporting.new_trace(ROOT)
+
+
+def is_own(traceparent: str) -> bool:
+    """Whether `new_trace` made it: nobody else repeats half of the trace's id as the span's."""
+    return traceparent[19:35] == traceparent[36:52]
 
 
 def cloudevent(event_id: str, *, source: str) -> dict[str, str | int]:
