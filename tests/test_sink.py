@@ -17,8 +17,10 @@ from pytest_django import Settings
 from kanikojobs import sink
 from kanikojobs.messages import Message
 from kanikojobs.models import DeadLetter, JobStartEvent, KanikoJob
+from kanikojobs.replay import mending
 from tests.database_away import database_away
 from tests.factories import a_message
+from tests.replay_cases import AN_OPERATOR, run_to_the_end
 from tests.sample_events import document_event, sample_event
 
 pytestmark = pytest.mark.django_db
@@ -159,6 +161,28 @@ def test_an_invalid_event_is_refused_with_every_fault_and_kept(client: Client) -
     assert letter.properties == {"method": "POST", "path": "/", "remote_addr": "127.0.0.1"}
     assert letter.headers["X-Request-Id"] == "7"
     assert not {"Authorization", "Cookie"} & letter.headers.keys()
+
+
+def test_a_binary_request_is_kept_as_it_came_and_replayed_as_the_binding_reads_it(client: Client) -> None:
+    event = document_event()
+    good = json.dumps(event["data"]).encode()
+    sent = {
+        "Ce-Specversion": "1.0",
+        "Ce-Source": event["source"],
+        "Ce-Type": event["type"],
+        "Ce-Id": "Euro%20%E2%82%AC",
+        "Ce-Subject": '"100%25 \\"sure\\""',  # HTTP binding 1.0.2, section 3.1.3.2: quotes first, then per cent
+    }
+    response = client.post("/", b'{"parser_id": 7}', content_type="application/json", headers=sent)
+    letter = DeadLetter.objects.get()
+
+    run_to_the_end(mending.replay(letter=letter, body=good, author=AN_OPERATOR, reason="The data was cut off."))
+
+    row = JobStartEvent.objects.get()
+    assert response.status_code == 400
+    assert (bytes(letter.body), letter.content_type) == (b'{"parser_id": 7}', "application/json")
+    assert {name: letter.headers[name] for name in sent} == sent
+    assert (row.event_id, row.subject, row.data) == ("Euro €", '100% "sure"', event["data"])
 
 
 def test_the_same_identity_with_other_content_is_refused_and_kept(client: Client) -> None:
