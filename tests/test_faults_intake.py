@@ -16,6 +16,7 @@ from tests.scraped import scrape, value
 from tests.stack_plugin import StartCommand, _test_database_url
 
 pytestmark = pytest.mark.django_db(transaction=True)
+EVENTS = 1000
 
 
 def disconnect_everybody() -> None:
@@ -41,18 +42,18 @@ def test_every_confirmed_event_is_recorded_once_whatever_is_killed(
         queues=[settings.KANIKOJOBS_QUEUE, settings.KANIKOJOBS_DLQ],
         start_consumer=lambda: start_command("consume_queue", "--prefetch", "200", "--batch", "50"),
         faults=[database, *broker],
-        kills=3,
-        events=1500,
-        seconds=8,
+        kills=2,
+        events=EVENTS,
+        seconds=4,
     )
     connections.close_all()
 
     assert reckoning.faults() == []
-    assert len(reckoning.confirmed) == 1500
+    assert len(reckoning.confirmed) == EVENTS
     samples = scrape(client)
     counted = {
         outcome: value(samples, "kanikojobs_intake_messages_total", origin="queue", outcome=outcome)
         for outcome in ("recorded", "duplicate", "dead", "not-ours")
     }
     seen = JobStartEvent.objects.aggregate(times=Sum("times_seen"))["times"]
-    assert counted == {"recorded": 1500, "duplicate": seen - 1500, "dead": 0, "not-ours": 0}
+    assert counted == {"recorded": EVENTS, "duplicate": seen - EVENTS, "dead": 0, "not-ours": 0}
