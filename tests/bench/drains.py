@@ -40,6 +40,7 @@ def consume_queue(queue: str, events: int) -> dict[str, float]:
 
     consuming = command.consuming_by_settings()
     command.spare_the_collector()
+    command.take_short_turns()
     memory: list[float] = []
 
     def progress(counts: Counts) -> None:

