@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from django.conf import settings as django_settings
 from django.db import transaction
+from django.test import Client
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -36,7 +37,7 @@ from tests.odd_server import odd_server
 from tests.sample_events import sample_event
 from tests.stack_plugin import StartCommand, _test_database_url
 from tests.test_pipeline import consume, work
-from tests.watched_jobs import queued_job, wait_finished, wait_until, watching
+from tests.watched_jobs import create_all, queued_job, wait_finished, wait_until, watching
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SENT = f"00-{TRACE}"
@@ -437,3 +438,35 @@ exporting.LONGEST_FAREWELL = 0.1
         )
 
     assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("trace_id", ["4bf92f3577b34da6a3ce929d0e0e4736", ""])
+def test_an_events_page_links_to_its_trace_if_there_is_one(
+    admin_client: Client, settings: Settings, trace_id: str
+) -> None:
+    settings.KANIKOJOBS_TRACE_URL = "https://traces.example/trace/{trace_id}?org=1&to=now"
+    event = an_event(trace_id=trace_id)
+
+    page = admin_client.get(f"/admin/kanikojobs/jobstartevent/{event.pk}/change/").content.decode()
+
+    link = f'href="https://traces.example/trace/{trace_id}?org=1&amp;to=now"'
+    assert (link in page) == bool(trace_id)
+    assert ("traces.example" in page) == bool(trace_id)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("simulator")
+def test_the_line_of_a_builds_end_has_the_ids_of_its_event(start_command: StartCommand) -> None:
+    job = queued_job(traceparent=SENT, trace_id=SENT[3:35])
+    watcher = start_command("watch_jobs")
+    create_all()
+
+    wait_finished([job])
+    wait_until(lambda: "job-finished" in watcher.log.read_text())
+
+    (line,) = [json.loads(line) for line in watcher.log.read_text().splitlines() if "job-finished" in line]
+    assert line["event_id"] == job.event.event_id
+    assert line["correlation_id"] == job.event.correlation_id
+    assert line["trace_id"] == SENT[3:35]
+    assert (line["kaniko_job"], line["number"], line["state"]) == (job.name, 1, "succeeded")
