@@ -15,6 +15,9 @@ NUMBERS = re.findall(r'env\.integer\("(KANIKOJOBS_[A-Z_]+)", ([0-9_]+)', SETTING
 DEFAULTS = TEXT_DEFAULTS + [(name, number.replace("_", "")) for name, number in NUMBERS]
 
 
+PICTURES = re.findall(r"!\[.+?\]\((.+?)\)", README)
+
+
 def row_of(variable: str) -> str:
     return next((line for line in README.splitlines() if line.startswith("|") and f"`{variable}`" in line), "")
 
@@ -33,3 +36,8 @@ def test_every_variable_in_the_table_is_read() -> None:
     named = re.findall(r"`((?:DJANGO|KANIKOJOBS)_[A-Z_]+)`", README)
 
     assert {name for name in named if not name.endswith("_FILE")} - set(VARIABLES) == set()
+
+
+def test_the_pictures_are_there_and_small() -> None:
+    assert len(PICTURES) == 3
+    assert [picture for picture in PICTURES if not 0 < (ROOT / picture).stat().st_size <= 150_000] == []
