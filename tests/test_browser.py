@@ -256,7 +256,9 @@ def opened(request: pytest.FixtureRequest, tab: Visitor) -> Opened:
 
 
 def test_a_page_has_no_serious_fault_of_accessibility(opened: Opened) -> None:
-    assert looking.faults_of_accessibility(opened.page, part=opened.part) == []
+    colours = opened.name in OF_THEIR_OWN
+
+    assert looking.faults_of_accessibility(opened.page, part=opened.part, colours=colours) == []
 
 
 @pytest.mark.parametrize("opened", OF_THEIR_OWN, indirect=True, scope="module")

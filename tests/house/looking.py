@@ -70,9 +70,12 @@ class Reach:
     unseen: list[str]
 
 
-def faults_of_accessibility(page: Page, *, part: str) -> list[str]:
-    """The serious and the critical ones that axe finds in a part of the page, in the light scheme."""
-    return _serious(page, part=part, options=_OPTIONS)
+def faults_of_accessibility(page: Page, *, part: str, colours: bool = True) -> list[str]:
+    """The serious and the critical ones that axe finds in a part of the page, in the light scheme.
+
+    Half of its time is for the colours.
+    """
+    return _serious(page, part=part, options=_OPTIONS | {"rules": {"color-contrast": {"enabled": colours}}})
 
 
 def faults_of_the_dark(page: Page, *, part: str) -> list[str]:
