@@ -7,6 +7,7 @@ checks the signatures as always. Standard library only and runnable by itself: t
     python3 -m deploy.local.debian_packages FOLDER PACKAGE...
 """
 
+import fcntl
 import os
 import pwd
 import re
@@ -31,6 +32,15 @@ def unpack(packages: list[str], *, into: Path) -> Path:
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
         raise DebianPackageError("this machine has no apt-get")
     into.parent.mkdir(parents=True, exist_ok=True)
+    # Two processes of one `make test` come here at the same moment: the second finds what the first has unpacked.
+    with into.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not into.exists():
+            _unpack(packages, into=into)
+    return into
+
+
+def _unpack(packages: list[str], *, into: Path) -> None:
     with tempfile.TemporaryDirectory(dir=into.parent, prefix=f"{into.name}-") as name:
         work = Path(name)
         apt = _Apt(work / "apt")
@@ -43,7 +53,6 @@ def unpack(packages: list[str], *, into: Path) -> Path:
         for archive in apt.folder.glob("*.deb"):
             _run(["dpkg-deb", "--extract", archive, root])
         root.rename(into)
-    return into
 
 
 class _Apt:

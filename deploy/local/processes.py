@@ -21,6 +21,7 @@ from deploy.local.process_tree import adopt_orphans, await_end, bury_orphans, ki
 _POLL_SECONDS = 0.03
 _guardian: Guardian | None = None
 _children: "set[Child]" = set()
+_ports_given: set[int] = set()
 
 
 class StackError(Exception):
@@ -30,12 +31,13 @@ class StackError(Exception):
 def free_port() -> int:
     """A TCP port of 127.0.0.1 that nobody uses.
 
-    From below the range that Linux gives to outgoing connections (32768 and up), so that it is still free
-    later: when the server starts, and when it starts again.
+    From below the range that Linux gives to outgoing connections (32768 and up), and never the same one twice, so that
+    it is still free later: when the server starts, and when it starts again.
     """
     while True:
         port = random.randrange(20000, 32000)
-        if port_is_free(port):
+        if port not in _ports_given and port_is_free(port):
+            _ports_given.add(port)
             return port
 
 
