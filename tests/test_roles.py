@@ -30,11 +30,12 @@ from tests.factories import (
     an_attempt,
     an_event,
 )
+from tests.test_architecture import OPEN
 
 pytestmark = pytest.mark.django_db
 
-# What these routes do is not done to ours: the sink takes events, and the rest is a person's own log-in.
-NOBODYS = {"/", "/events", "/admin/login/", "/admin/logout/", "/admin/password_change/"}
+# No operator's ways: those that are open to senders, by a token of their own, and a person's own log-in.
+NOBODYS = {*(f"/{address}" for address in OPEN), "/admin/logout/", "/admin/password_change/"}
 # The permission that opens each acting way; several where one does not suffice.
 NEEDS: dict[str, set[str]] = {
     "POST /async-jobs/consumer/pause": {"pause_consumer"},
