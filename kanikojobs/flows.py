@@ -81,8 +81,8 @@ class Comparison:
 def comparison(*, window: Window = DAY) -> Comparison:
     now = datetime.now(UTC)
     since = _beginning(window, now=now)
-    sums = _sums(window, since=since)
-    day = sums if window == DAY else _sums(DAY, since=_beginning(DAY, now=now))
+    sums = tallies.sums(span=window.span, since=since)
+    day = sums if window == DAY else tallies.sums(span=DAY.span, since=_beginning(DAY, now=now))
     late = only_direct(now=now)
     number, senders = late[:MOST_COUNTED].count(), _senders(late)
     return Comparison(
@@ -173,16 +173,6 @@ def _beginning(window: Window, *, now: datetime) -> datetime:
     """When a window begins: at the beginning of a minute or an hour, as the tallies do."""
     start = (now - window.length).replace(second=0, microsecond=0)
     return start if window.span == "minute" else start.replace(minute=0)
-
-
-def _sums(window: Window, *, since: datetime) -> dict[str, tuple[int, float]]:
-    """Count and seconds of each series since then."""
-    found: dict[str, tuple[int, float]] = {}
-    for series in tallies.history(prefix="", span=window.span, since=since).values():
-        for name, total in series.items():
-            count, seconds = found.get(name, (0, 0.0))
-            found[name] = count + total.count, seconds + total.seconds
-    return found
 
 
 def _count(sums: Sums, series: str) -> int:

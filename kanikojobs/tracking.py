@@ -5,7 +5,6 @@ the number of active Jobs and not what lies about in the cluster until its time 
 """
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from kanikojobs.evidence import Captured
@@ -179,10 +178,6 @@ class Tracker:
             if tracked is not None and uid in tracked.pods and uid not in tracked.gone_pods:
                 tracked.gone_pods.add(uid)
                 self.mark(job_name)
-
-    def mark_all(self, names: Iterable[str]) -> None:
-        for name in names:
-            self.mark(name)
 
 
 def _is_leaving(pod: Pod) -> bool:
