@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,22 @@ def test_it_reads_a_file_and_standard_input(tmp_path: Path, monkeypatch: pytest.
 
     assert from_file == from_standard_input
     assert from_file["kind"] == "Job"
+
+
+def test_a_file_needs_no_database(tmp_path: Path) -> None:
+    variables = {"PATH": os.environ["PATH"], "DJANGO_DEBUG": "1", "DATABASE_URL": "postgres://127.0.0.1:1/none"}
+    manage = Path(__file__).parents[1] / "manage.py"
+
+    shown = subprocess.run(
+        [sys.executable, manage, "show_manifest", a_file(tmp_path, document_event())],
+        env=variables,
+        capture_output=True,
+        text=True,
+    )
+
+    assert shown.returncode == 0, shown.stderr
+    assert yaml.safe_load(shown.stdout)["kind"] == "Job"
+    assert "The third party's profile is not in it: connection failed" in shown.stderr
 
 
 def test_scripts_are_blocks_that_a_person_can_read(tmp_path: Path) -> None:

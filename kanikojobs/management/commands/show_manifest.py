@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError, InterfaceError
 
 from kanikojobs import cloudevent, intake, kube
 from kanikojobs.errors import CreationError, InvalidEvent, NotOurs, PermanentError
@@ -20,8 +21,9 @@ from kanikojobs.retry import build_of
 
 class Command(BaseCommand):
     help = (
-        "Prints the Kubernetes Job of an event as YAML. With --server-dry-run the API server checks it and makes none; "
-        "its verdict is printed after it, and a refusal exits with 1."
+        "Prints the Kubernetes Job of an event as YAML. For a file no database is needed; without one the profile of "
+        "the third party is missing. With --server-dry-run the API server checks it and makes none; its verdict is "
+        "printed after it, and a refusal exits with 1."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -31,13 +33,26 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             build, place = asked_for(options["what"])
-            manifest = job_manifest(build=build, options=options_for(build.third_party_id))
+            manifest = job_manifest(build=build, options=self.options_for(build.third_party_id))
         except (PermanentError, ValueError) as error:
             raise CommandError(f"No Job can be made of it: {error}") from None
         manifest["metadata"] |= place
         self.stdout.write(as_yaml(manifest), ending="")
         if options["server_dry_run"]:
             self.stderr.write(verdict(manifest))
+
+    def options_for(self, third_party_id: str) -> BuildOptions:
+        """The operator's options, with the third party's profile if that can be read. Raises `ValueError`."""
+        try:
+            profile = BuildProfile.objects.filter(third_party_id=third_party_id).first()
+        except (DatabaseError, InterfaceError) as error:
+            self.stderr.write(f"The third party's profile is not in it: {first_line(error)}")
+            profile = None
+        if profile is None:
+            return build_options()
+        return profile_options(
+            destination=profile.destination, resources=profile.resources, allowed_hosts=profile.allowed_hosts
+        )
 
 
 def asked_for(what: str) -> tuple[Build, dict[str, str]]:
@@ -46,13 +61,20 @@ def asked_for(what: str) -> tuple[Build, dict[str, str]]:
         return from_cloudevent(sys.stdin.buffer.read()), {}
     if Path(what).is_file():
         return from_cloudevent(Path(what).read_bytes()), {}
-    events = JobStartEvent.objects.filter(event_id=what)[:2]
+    try:
+        events = list(JobStartEvent.objects.filter(event_id=what)[:2])
+    except (DatabaseError, InterfaceError) as error:
+        raise CommandError(f"{what!r} is no file, and no event can be read: {first_line(error)}") from None
     if not events:
         raise CommandError(f"{what!r} is neither a file nor the id of a recorded event.")
     if len(events) > 1:
         raise CommandError(f"There are events {what!r} of several sources. Write one of them to a file.")
     job = KanikoJob.objects.filter(event=events[0]).latest("number")
     return build_of(job.event, number=job.number).edited(job.overrides), {"name": job.name, "namespace": job.namespace}
+
+
+def first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def from_cloudevent(body: bytes) -> Build:
@@ -67,16 +89,6 @@ def from_cloudevent(body: bytes) -> Build:
     except NotOurs as others:
         raise CommandError(f"{others}.") from None
     return Build.of(event, number=1, environment=event.environment)
-
-
-def options_for(third_party_id: str) -> BuildOptions:
-    """The operator's options, with the third party's profile. Raises `ValueError`."""
-    profile = BuildProfile.objects.filter(third_party_id=third_party_id).first()
-    if profile is None:
-        return build_options()
-    return profile_options(
-        destination=profile.destination, resources=profile.resources, allowed_hosts=profile.allowed_hosts
-    )
 
 
 def verdict(manifest: dict[str, Any]) -> str:
