@@ -280,6 +280,20 @@ def test_a_value_from_a_secret_travels_in_the_environment_only():
     assert "NPM_TOKEN" not in environment_of(source, secrets={("github", "password"): "x"})
 
 
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "no_proxy"])
+def test_an_operators_proxy_reaches_the_commands_of_a_build_and_stays_out_of_the_image(name):
+    options = replace(OPTIONS, environment={name: "proxy:3128", "LC_ALL": "C.UTF-8"})
+    build = replace(SAMPLE, environment={name: "evil:3128", "OTHER": "x"})
+
+    source, kaniko = containers_of(job_manifest(build=build, options=options))
+
+    # kaniko gives RUN the image's variables and the build's arguments, and none of its own variables.
+    given = [argument for argument in kaniko["args"] if argument.startswith("--build-arg=")]
+    assert given == sorted([f"--build-arg={name}", "--build-arg=OTHER=x"])
+    assert environment_of(kaniko, secrets={})[name] == "proxy:3128"
+    assert name not in environment_of(source, secrets={})["DOCKERFILE_TEMPLATE"]
+
+
 @pytest.mark.parametrize("name", ["PATH", "LD_PRELOAD", "GIT_DIR", "DOCKER_CONFIG", "HTTPS_PROXY", "AWS_PROFILE"])
 def test_an_events_variable_never_becomes_a_containers(name):
     build = replace(SAMPLE, environment={name: "evil"})

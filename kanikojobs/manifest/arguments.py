@@ -18,6 +18,8 @@ _RESERVED = re.compile(
     r"|(LD|LC|GIT|SSH|AWS|AZURE|GOOGLE|DOCKER|KANIKO|FF_KANIKO|KUBERNETES|OTEL)_.*",
     re.IGNORECASE,
 )
+# A RUN knows these without declaring them, and no image keeps them (Dockerfile reference, "Predefined ARGs").
+_PROXIES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"})
 # A run of dollar signs that Kubernetes would read as something else: two make one, and one before "(" a
 # variable.
 _EXPANDED = re.compile(r"\$+(?=\()|\${2,}")
@@ -39,23 +41,29 @@ def is_reserved(name: str) -> bool:
     return _RESERVED.fullmatch(name) is not None
 
 
-def build_arguments(environment: Mapping[str, str], *, secrets: Iterable[str]) -> list[str]:
+def proxies_in(environment: Iterable[str]) -> set[str]:
+    """Those of a container's variables that name proxies, in capitals or not. kaniko hands none of its own variables on
+    to the Dockerfile's commands, so these have to be build arguments too."""
+    return {name for name in environment if name.upper() in _PROXIES}
+
+
+def build_arguments(environment: Mapping[str, str], *, inherited: Iterable[str]) -> list[str]:
     """The executor's `--build-arg` flags, in the order of the names.
 
-    A name in `secrets` goes without a value: kaniko then takes it from its own environment, where Kubernetes
-    has put it from the secret. What the event says for that name is dropped. Raises `PermanentError`
+    A name in `inherited` goes without a value: kaniko then takes it from its own environment, where the operator has
+    put it, from a secret say. What the event says for that name is dropped. Raises `PermanentError`
     (EnvironmentInvalid).
     """
-    secret_names = set(secrets)
-    values = {name: value for name, value in environment.items() if name not in secret_names}
+    inherited_names = set(inherited)
+    values = {name: value for name, value in environment.items() if name not in inherited_names}
     for name, value in values.items():
         if not is_name(name):
             raise _invalid(name, "not an environment name (letters, digits and _, not starting with a digit)")
         if "\0" in value:
             raise _invalid(name, "has a NUL character, which no process can be given")
     return [
-        f"--build-arg={name}" if name in secret_names else f"--build-arg={name}={literal(values[name])}"
-        for name in sorted(secret_names | values.keys())
+        f"--build-arg={name}" if name in inherited_names else f"--build-arg={name}={literal(values[name])}"
+        for name in sorted(inherited_names | values.keys())
     ]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kanikojobs.manifest.arguments import build_arguments, literal
+from kanikojobs.manifest.arguments import build_arguments, literal, proxies_in
 from kanikojobs.manifest.builds import Build
 from kanikojobs.manifest.destination import fill
 from kanikojobs.manifest.options import BuildOptions, Resources, SecretKey
@@ -100,9 +100,14 @@ def _template(build: Build, *, options: BuildOptions) -> str:
         build.runtime,
         runtimes=options.runtimes,
         registry=options.base_registry,
-        environment=sorted(build.environment.keys() - secrets.keys()),
+        environment=sorted(build.environment.keys() - _inherited(options)),
         secrets=sorted(secrets),
     )
+
+
+def _inherited(options: BuildOptions) -> set[str]:
+    """The build arguments that kaniko takes from its own environment."""
+    return options.secret_environment.keys() | proxies_in(options.environment)
 
 
 def kaniko_container(build: Build, *, source: Source, image: str, options: BuildOptions) -> dict[str, Any]:
@@ -172,7 +177,7 @@ def _arguments(build: Build, *, source: Source, image: str, options: BuildOption
         *context,
         f"--destination={image}",
         "--digest-file=/dev/termination-log",
-        *build_arguments(build.environment, secrets=options.secret_environment),
+        *build_arguments(build.environment, inherited=_inherited(options)),
         f"--label={PREFIX}event-id={label_value(build.event_id)}",
         *cache,
         f"--snapshot-mode={options.snapshot_mode}",
