@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import hypothesis
 import pytest
+from django.test import TransactionTestCase
 from pytest_django import Settings
 
 from deploy.local.postgres import Postgres
@@ -29,8 +30,13 @@ def cheap_passwords(settings: Settings) -> None:
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(postgres: Postgres | Given, django_db_setup: None) -> None:
+def django_db_setup(postgres: Postgres | Given, django_db_setup: None) -> Iterator[None]:
     """pytest-django's own, once there is a server to make the test database in."""
+    from tests.leftover_rows import remove_leftover_rows
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TransactionTestCase, "_fixture_teardown", remove_leftover_rows)
+        yield
 
 
 @pytest.fixture
