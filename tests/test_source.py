@@ -74,6 +74,8 @@ ACCEPTED = {
         git("bitbucket.org", "https://bitbucket.org/team/app.git", commit=COMMIT, sub_path="a"),
     ),
     "a tree page of a tag": ("https://github.com/notifi/parsers/tree/v1.2.3/a", github(tree="v1.2.3/a")),
+    "a tree page of the default branch": ("https://github.com/notifi/parsers/tree/HEAD/a/b", github(sub_path="a/b")),
+    "the root of the default branch": ("https://github.com/notifi/parsers/tree/HEAD/", github()),
     "kaniko's form": ("git://github.com/notifi/parsers.git", github()),
     "kaniko's form with a ref": (
         "git://github.com/notifi/parsers.git#refs/heads/x",

@@ -201,6 +201,8 @@ def _tree_or_sub_path(rest: list[str], *, host: str) -> tuple[str, str]:
     if page == "tree" or (page == "src" and host == "bitbucket.org"):
         if not below:
             raise invalid(f"ends where a branch should follow; write {_EXAMPLE}")
+        if rest[1] == "HEAD":
+            return "", _checked_path("/".join(rest[2:])) if rest[2:] else ""
         return _checked_path(below), ""
     if from_forge or page in _OTHER_PAGES:
         raise invalid(f"shows a file or a change, not a folder; write {_EXAMPLE}")
