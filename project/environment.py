@@ -146,16 +146,25 @@ class Environment:
         return value
 
     def items(self, name: str, default: str = "") -> list[str]:
-        """A list, written with commas between its items."""
-        return [item.strip() for item in self.text(name, default).split(",") if item.strip()]
+        """A list, written with commas between its items; or as JSON, where an item has a comma."""
+        text = self.text(name, default).strip()
+        if text.startswith('["'):
+            return self._json(name, text, list, of=str, example='["a", "b,c"]')
+        return _parts(text)
 
     def mapping(self, name: str, default: str = "") -> dict[str, str]:
-        """A mapping, written `key=value,key=value`."""
+        """A mapping, written `key=value,key=value`; or as JSON, where a value has a comma."""
+        text = self.text(name, default).strip()
+        if text.startswith("{"):
+            return self._json(name, text, dict, of=str, example='{"a": "1", "b": "2,3"}')
         pairs = {}
-        for item in self.items(name, default):
+        for item in _parts(text):
             key, equals, value = item.partition("=")
             if not equals or not key.strip():
-                self.fault(f'{name} has "{item}", which is not key=value. Write for example a=1,b=2.')
+                self.fault(
+                    f'{name} has "{item}", which is not key=value. Write for example a=1,b=2. '
+                    'Where a value has a comma, write {"a": "1", "b": "2,3"}.'
+                )
                 continue
             pairs[key.strip()] = value.strip()
         return pairs
@@ -163,17 +172,24 @@ class Environment:
     def json_list(self, name: str) -> list[dict[str, Any]]:
         """A JSON list of objects, for what has no shorter form."""
         text = self.text(name)
-        if not text:
-            return []
+        return self._json(name, text, list, of=dict, example='[{"key": "value"}]') if text else []
+
+    def _json(self, name: str, text: str, shape: type, *, of: type, example: str) -> Any:
         try:
             value = json.loads(text)
         except ValueError as error:
             self.fault(f"{name} is not JSON: {error}.")
-            return []
-        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-            self.fault(f'{name} is not a list of objects. Write for example [{{"key": "value"}}].')
-            return []
-        return value
+            return shape()
+        parts = value.values() if isinstance(value, dict) else value
+        if isinstance(value, shape) and all(isinstance(part, of) for part in parts):
+            return value
+        whole, part = "an object" if shape is dict else "a list", "objects" if of is dict else "strings"
+        self.fault(f"{name} is not {whole} of {part}. Write for example {example}.")
+        return shape()
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _seconds(text: str) -> float | None:
