@@ -4,12 +4,14 @@ Pure. Each kind says what one message of it comes to; the demo adds that up and 
 cluster against the sum.
 """
 
+import itertools
+import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from cloudevents.core.bindings.rabbitmq import to_binary_event, to_structured_event
 from cloudevents.core.v1.event import CloudEvent
@@ -19,6 +21,7 @@ from tests.sample_events import sample_event
 QUEUE_TOTAL, HTTP_TOTAL = 200, 20
 
 Json = dict[str, Any]
+Rule = TypeVar("Rule")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +48,20 @@ REFUSED = Kind("refused by the API", recorded=1, dead_letters=1, jobs_failed=1)
 BUSY = Kind("API busy: 429, 500", recorded=1, jobs_created=1, retried=1)
 # Who finds out first that the Job is there: the next try, or the watcher.
 ANSWER_LOST = Kind("create unanswered", recorded=1, jobs_created=1, retried=None)
+BUILD_FAILS = Kind("build fails", recorded=1, dead_letters=1, jobs_created=1, jobs_failed=1)
+# Of one third party, and unfinished for as long as the demo is up.
+STILL_BUILDING = Kind("still building", recorded=1, jobs_created=1)
+NO_ROOM = Kind("no node has room", recorded=1, jobs_created=1)
+PARSER_BUSY = Kind("its parser is busy", recorded=1)
+NOISY = "8c5bd8f3f5b64e6c8f1d9d3a4b0e7c21"
 
 # How many of each; what is missing to the totals is valid.
 _BY_QUEUE = {
     BINARY: 20,
+    BUILD_FAILS: 6,
+    STILL_BUILDING: 3,
+    NO_ROOM: 2,
+    PARSER_BUSY: 3,
     AGAIN: 15,
     CHANGED: 5,
     NOT_JSON: 5,
@@ -59,7 +72,7 @@ _BY_QUEUE = {
     ANSWER_LOST: 4,
 }
 _BY_HTTP = {AGAIN: 3, NOT_JSON: 2, INCOMPLETE: 1, BUSY: 2}
-_SCRIPTED = (REFUSED, BUSY, ANSWER_LOST)
+_SCRIPTED = (REFUSED, BUSY, ANSWER_LOST, BUILD_FAILS, STILL_BUILDING, NO_ROOM, PARSER_BUSY)
 
 _FAULTS: dict[Kind, list[Json]] = {
     REFUSED: [
@@ -71,6 +84,12 @@ _FAULTS: dict[Kind, list[Json]] = {
         {"do": "status", "status": 500, "count": 1},
     ],
     ANSWER_LOST: [{"do": "drop-after", "count": 1}],
+}
+# What becomes of the pods of a first Kaniko Job, in turn; of a later one's the simulator makes images.
+_OUTCOMES: dict[Kind, tuple[str, ...]] = {
+    BUILD_FAILS: ("build-error", "rate-limited", "oom", "push-denied", "build-error", "rate-limited"),
+    STILL_BUILDING: ("hang",),
+    NO_ROOM: ("unschedulable",),
 }
 
 
@@ -93,10 +112,11 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """All messages in the order of sending, and the faults that have to be scripted before."""
+    """All messages in the order of sending; the faults and the builds' outcomes that have to be scripted before."""
 
     messages: tuple[Message, ...]
     faults: tuple[Json, ...]
+    outcomes: tuple[Json, ...]
 
     @property
     def sent(self) -> Counter[Kind]:
@@ -110,30 +130,50 @@ def traffic(*, seed: str, scripted: bool) -> Traffic:
     """
     numbers = iter(range(1_000_000))
 
-    def fresh() -> Json:
-        return sample_event(next(numbers), seed=seed)
+    def fresh(third_party: str | None = None) -> Json:
+        return sample_event(next(numbers), seed=seed, third_party=third_party)
 
     queue_counts = {kind: count for kind, count in _BY_QUEUE.items() if scripted or kind not in _SCRIPTED}
     http_counts = {kind: count for kind, count in _BY_HTTP.items() if scripted or kind not in _SCRIPTED}
     valid = [fresh() for _ in range(QUEUE_TOTAL - sum(queue_counts.values()))]
+    failing = [_traced(fresh()) for _ in range(queue_counts.get(BUILD_FAILS, 0))]
+    building = [fresh(NOISY) for _ in range(queue_counts.get(STILL_BUILDING, 0))]
     # Each of these is sent once more, some over HTTP; those that are sent with other content are others.
-    again = iter(valid)
+    again = iter([*failing, *valid])
+    given = {
+        AGAIN: again,
+        CHANGED: again,
+        BUILD_FAILS: iter(failing),
+        STILL_BUILDING: iter(building),
+        PARSER_BUSY: (_of_the_same_parser(fresh(NOISY), event) for event in building),
+        NO_ROOM: iter(lambda: fresh(NOISY), None),
+    }
     messages = [_structured(VALID, event) for event in valid]
-    messages += _several(queue_counts, originals=again, fresh=fresh, by_http=False)
+    messages += _several(queue_counts, given=given, fresh=fresh, by_http=False)
     messages += [_structured(VALID, fresh(), by_http=True) for _ in range(HTTP_TOTAL - sum(http_counts.values()))]
-    messages += _several(http_counts, originals=again, fresh=fresh, by_http=True)
-    return Traffic(messages=tuple(messages), faults=tuple(_faults(messages)))
+    messages += _several(http_counts, given=given, fresh=fresh, by_http=True)
+    return Traffic(messages=tuple(messages), faults=tuple(_faults(messages)), outcomes=tuple(_outcomes(messages)))
 
 
 def _several(
-    counts: dict[Kind, int], *, originals: Iterator[Json], fresh: Callable[[], Json], by_http: bool
+    counts: dict[Kind, int], *, given: Mapping[Kind, Iterator[Json]], fresh: Callable[[], Json], by_http: bool
 ) -> list[Message]:
     messages = []
     for kind, count in counts.items():
         for number in range(count):
-            event = next(originals) if kind in (AGAIN, CHANGED) else fresh()
+            event = next(given[kind]) if kind in given else fresh()
             messages.append(_message(kind, event, number=number, by_http=by_http))
     return messages
+
+
+def _traced(event: Json) -> Json:
+    trace = uuid.uuid5(uuid.NAMESPACE_OID, event["id"]).hex
+    return event | {"traceparent": f"00-{trace}-{trace[:16]}-01"}
+
+
+def _of_the_same_parser(event: Json, other: Json) -> Json:
+    same = {name: other["data"][name] for name in ("parser_id", "job_name")}
+    return event | {"subject": other["subject"], "data": event["data"] | same}
 
 
 def _message(kind: Kind, event: Json, *, number: int, by_http: bool) -> Message:
@@ -169,9 +209,19 @@ def _binary(kind: Kind, event: Json) -> Message:
 
 
 def _faults(messages: list[Message]) -> Iterator[Json]:
-    seen: Counter[Kind] = Counter()
+    for message, rule in _in_turn(messages, _FAULTS):
+        yield {**rule, "verb": "create", "event_id": message.event_id}
+
+
+def _outcomes(messages: list[Message]) -> Iterator[Json]:
+    first = {"kanikojobs.notifi.network/number": "1"}
+    for message, outcome in _in_turn(messages, _OUTCOMES):
+        yield {"outcome": outcome, "event_id": message.event_id, "labels": first}
+
+
+def _in_turn(messages: Iterable[Message], rules: Mapping[Kind, Sequence[Rule]]) -> Iterator[tuple[Message, Rule]]:
+    """Each message of a kind that has rules, with the next of these."""
+    turns = {kind: itertools.cycle(of_kind) for kind, of_kind in rules.items()}
     for message in messages:
-        rules = _FAULTS.get(message.kind)
-        if rules:
-            yield {**rules[seen[message.kind] % len(rules)], "verb": "create", "event_id": message.event_id}
-            seen[message.kind] += 1
+        if message.kind in turns:
+            yield message, next(turns[message.kind])

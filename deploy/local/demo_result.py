@@ -23,7 +23,7 @@ COLUMNS = {
 _EVENTS = """
     SELECT event.event_id, event.times_seen, job.job_uid IS NOT NULL, job.state = 'failed',
            (SELECT count(*) FROM kanikojobs_jobattempt WHERE kaniko_job_id = job.id)
-    FROM kanikojobs_jobstartevent event LEFT JOIN kanikojobs_kanikojob job ON job.event_id = event.id
+    FROM kanikojobs_jobstartevent event LEFT JOIN kanikojobs_kanikojob job ON job.event_id = event.id AND job.number = 1
     WHERE event.source = %s AND event.event_id = ANY (%s)
 """
 _LETTERS = """
@@ -84,7 +84,8 @@ def _found(traffic: Traffic, *, database: psycopg.Connection) -> dict[Kind, Coun
         seen_again = again.get(event_id)
         found[seen_again.kind if seen_again else kind]["duplicates"] += times_seen - 1
     for body, event_id in letters:
-        message = by_body.get(bytes(body)) or first[event_id]
+        # By the event first: its body may have been sent twice.
+        message = first.get(event_id) or by_body[bytes(body)]
         found[message.kind]["dead_letters"] += 1
     return found
 

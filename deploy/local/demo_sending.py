@@ -1,16 +1,14 @@
 """Sends the demo's messages: through RabbitMQ with confirms, and over HTTP with a look at the answers."""
 
 import http.client
-import os
 from collections.abc import Iterator
 
 from deploy.local.demo_events import Message, Traffic
 from kanikojobs import amqp
 
 
-def send(traffic: Traffic, *, rabbitmq_url: str, web_port: int) -> Iterator[str]:
+def send(traffic: Traffic, *, rabbitmq_url: str, queue: str, web_port: int) -> Iterator[str]:
     """Sends one message after the other, and says of each what was wrong with the answer, or nothing."""
-    queue = os.environ.get("KANIKOJOBS_QUEUE", "kaniko-jobs")
     with amqp.connect(rabbitmq_url, name="kanikojobs demo") as connection:
         for message in traffic.messages:
             if not message.by_http:
