@@ -18,7 +18,7 @@ from django.conf import settings
 from kanikojobs import kube
 from kanikojobs.errors import CreationError, TransientError
 from kanikojobs.kube_answers import Answer, error_of
-from kanikojobs.storable import printable
+from kanikojobs.storable import printable, uncoloured
 
 SELECTOR = "app.kubernetes.io/managed-by=kanikojobs"
 PAGE_SIZE = 250
@@ -227,7 +227,7 @@ def log_tail(*, pod: str, container: str, lines: int, most_bytes: int) -> LogTai
     finally:
         response.close()
     whole = b"".join(kept)
-    text = printable(whole[-most_bytes:].decode("utf-8", "replace"))
+    text = uncoloured(printable(whole[-most_bytes:].decode("utf-8", "replace")))
     if cut or len(whole) > most_bytes:
         cut, text = True, text.partition("\n")[2] or text
     return LogTail(text, cut or text.count("\n") >= lines)
@@ -250,9 +250,9 @@ def follow_log(
             # A line without an end is not waited for for ever.
             rest = lines.pop()[-1_000_000:]
             for line in lines:
-                yield line.decode("utf-8", "replace")
+                yield uncoloured(line.decode("utf-8", "replace"))
         if rest:
-            yield rest.decode("utf-8", "replace")
+            yield uncoloured(rest.decode("utf-8", "replace"))
     except (urllib3.exceptions.HTTPError, OSError):
         return
     finally:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from kanikojobs.obstacles import quoted
 
-_KANIKO_ERROR = re.compile(r"^(?:Error: |error |FATA\[\d+\] |kaniko should only be run )")
+_KANIKO_ERROR = re.compile(r"^(?:Error: |error |(?:FATA|PANI)\[\d+\] |kaniko should only be run )")
 _GIT_ERROR = re.compile(r"^(?:fatal: |error: |remote: |fetch-source: |ERROR: )")
 _AUTH = r"UNAUTHORIZED|DENIED|FORBIDDEN|authentication required|unauthorized|denied:|no basic auth|\b40[13] "
 _NETWORK = (
@@ -63,7 +63,7 @@ _SOURCE_WORDS: tuple[tuple[str, re.Pattern[str]], ...] = (
 
 def last_words(log: str, *, init: bool) -> tuple[str, str]:
     """The reason that the end of a log tells, and the line that tells it, with the step of the Dockerfile it was in."""
-    lines = [line for line in log.splitlines() if line.strip()]
+    lines = [line.rstrip() for line in log.splitlines() if line.strip()]
     if init:
         complaints = [line for line in lines if _GIT_ERROR.match(line)]
         for reason, pattern in _SOURCE_WORDS:

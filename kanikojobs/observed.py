@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from kanikojobs.naming import PREFIX
-from kanikojobs.storable import printable
+from kanikojobs.storable import printable, uncoloured
 
 Json = Mapping[str, Any]
 
@@ -172,7 +172,7 @@ def _container(status: Json, *, init: bool) -> Container:
                 init=init,
                 state="terminated" if kind == "terminated" else "running",
                 reason=_word(found.get("reason")),
-                message=_short(found.get("message")),
+                message=uncoloured(_short(found.get("message"))),
                 exit_code=found.get("exitCode"),
                 started_at=_time(found.get("startedAt")),
                 finished_at=_time(found.get("finishedAt")),

@@ -208,9 +208,10 @@ def test_a_build_that_prints_like_a_registry_fools_nobody() -> None:
 
 
 def test_the_step_that_failed_is_named() -> None:
-    log = "INFO[0004] RUN npm ci --omit=dev\nnpm error\nerror building image: failed to execute command: exit status 1"
+    error = "error building image: failed to execute command: exit status 1"
+    log = f"INFO[0004] RUN npm ci --omit=dev              \nnpm error\n{error}"
 
-    assert last_words(log, init=False)[1].startswith("RUN npm ci --omit=dev: error building image:")
+    assert last_words(log, init=False)[1] == f"RUN npm ci --omit=dev: {error}"
 
 
 def test_a_message_is_redacted_and_bounded() -> None:
@@ -524,6 +525,17 @@ def test_a_status_with_few_fields_is_read_for_what_it_has(name: str) -> None:
 
     assert (found.state, found.reason) == (state, reason)
     assert "\x00" not in pod.reason + found.message
+
+
+def test_a_message_in_colours_tells_its_words() -> None:
+    text = "\x1b[36mINFO\x1b[0m[0004] RUN npm ci                                   \n" + KANIKO_WORDS["a step"][0]
+    ended = {"terminated": {"exitCode": 1, "reason": "Error", "message": text}}
+    status = {"phase": "Failed", "containerStatuses": [{"name": "kaniko", "state": ended}]}
+    pod = read_pod({"metadata": {"name": "j-x", "uid": "u"}, "status": status})
+
+    found = diagnose(a_job(), pods=[pod])
+
+    assert found.message == f"RUN npm ci: {KANIKO_WORDS['a step'][0]}"
 
 
 def test_a_pod_says_how_old_what_it_says_is() -> None:

@@ -133,7 +133,7 @@ def test_a_build_that_succeeds_leaves_its_digest(cluster: Cluster, name: str) ->
     [pod] = pods(cluster, name)
     digest = terminated(pod)["message"]
     assert digest.startswith("sha256:")
-    assert log(cluster, pod).endswith(f"Pushed registry.example/a:1@{digest}\n")
+    assert log(cluster, pod).endswith(f"[0014] Pushed registry.example/a:1@{digest} \n")
     assert reasons(cluster, name) == {"SuccessfulCreate", "Completed"}
     assert reasons(cluster, pod["metadata"]["name"]) == {"Scheduled", "Pulling", "Pulled", "Created", "Started"}
 

@@ -189,7 +189,8 @@ def _arguments(build: Build, *, source: Source, image: str, options: BuildOption
         *(f"--skip-tls-verify-registry={registry}" for registry in options.skip_tls_verify_registries),
         # It is in a container, but not every container runtime (gVisor, say) looks like one to kaniko.
         "--force",
-        "--log-format=text",
+        # Its text format is logrus' key="value", where quotes are escaped: colours are taken off more easily.
+        "--log-format=color",
         "--verbosity=info",
         *options.kaniko_arguments,
     ]

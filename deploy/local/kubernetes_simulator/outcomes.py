@@ -1,10 +1,13 @@
 """What can become of a build's pod, and what kaniko, the kubelet and the cluster write about it.
 
 The log lines follow kaniko 1.2x (`INFO[0003] …`, `error building image: …`), so that whoever classifies failures
-by text is tested on texts that occur. `DESTINATION` and `SOURCE` stand for the Job's own arguments.
+by text is tested on texts that occur. `DESTINATION` stands for the Job's own argument. kaniko's own lines are written
+in the format that the command line asks for.
 """
 
 import hashlib
+import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,8 +131,7 @@ OUTCOMES: dict[str, Outcome] = {
         ),
         _failure(
             "push-denied",
-            "error checking push permissions -- make sure you entered the correct tag name, and that you are "
-            'authenticated correctly, and try again: checking push permission for "DESTINATION": POST '
+            'error checking push permissions: checking push permission for "DESTINATION": POST '
             "https://registry.example/v2/builds/blobs/uploads/: DENIED: requested access to the resource is denied",
         ),
         _failure(
@@ -199,7 +201,19 @@ def log_lines(pod: Json, *, container: Json, outcome: Outcome) -> list[str]:
         return [f"{container['name']}: prepared the build context"]
     destination = argument(container, "--destination") or "registry.example/builds:latest"
     digest = digest_of(pod)
-    return [line.replace("DESTINATION", destination).replace("DIGEST", digest) for line in outcome.log]
+    log_format = argument(container, "--log-format") or "color"
+    lines = (line.replace("DESTINATION", destination).replace("DIGEST", digest) for line in outcome.log)
+    return [_as_logged(line, log_format=log_format) for line in lines]
+
+
+def _as_logged(line: str, *, log_format: str) -> str:
+    """One of kaniko's own lines as logrus writes it (TextFormatter); a build's lines as they are."""
+    own = re.fullmatch(r"INFO\[(\d+)\] (.*)", line)
+    if own is None:
+        return line
+    if log_format == "color":
+        return f"\x1b[36mINFO\x1b[0m[{own[1]}] {own[2]:<44} "
+    return f'time="2026-11-23T14:02:{int(own[1]):02}Z" level=info msg={json.dumps(own[2])}'
 
 
 def main_container(pod: Json) -> Json:
