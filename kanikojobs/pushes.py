@@ -41,5 +41,9 @@ def says_pushed(log: str, *, image: str, digest: str) -> bool:
     repository = image.partition("@")[0]
     if ":" in repository.rpartition("/")[2]:
         repository = repository.rpartition(":")[0]
+    host, _, path = repository.partition("/")
+    if host == "docker.io":
+        # go-containerregistry's name for it, and for what has no owner there (pkg/name).
+        repository = f"index.docker.io/{path if '/' in path else f'library/{path}'}"
     pattern = rf"(?m)^INFO\[\d+\] Pushed {re.escape(repository)}(?::[\w.-]+)?@{digest}\s*$"
     return bool(repository) and re.search(pattern, log) is not None

@@ -10,6 +10,7 @@ from kanikojobs.diagnosis import Read, diagnose, vanished
 from kanikojobs.log_words import last_words
 from kanikojobs.observed import Container, Job, Pod, read_job, read_pod
 from kanikojobs.obstacles import refusal_of, told_by_events
+from kanikojobs.pushes import says_pushed
 from kanikojobs.states import State
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -255,6 +256,18 @@ def test_nothing_has_failed_whose_image_was_pushed(name: str) -> None:
     found = diagnose(a_job(), pods=pods, read=all_read(log))
 
     assert (found.state, found.digest) == (State.SUCCEEDED, DIGEST)
+
+
+@pytest.mark.parametrize(
+    ("image", "logged"),
+    [
+        ("docker.io/team/app:1", "index.docker.io/team/app"),
+        ("docker.io/app:1", "index.docker.io/library/app"),
+        ("ghcr.io/team/app:1", "ghcr.io/team/app"),
+    ],
+)
+def test_a_push_is_found_by_the_name_that_kaniko_gives_the_registry(image: str, logged: str) -> None:
+    assert says_pushed(f"INFO[0014] Pushed {logged}@{DIGEST}\n", image=image, digest=DIGEST)
 
 
 NOT_PUSHED = {
