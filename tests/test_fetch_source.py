@@ -26,7 +26,8 @@ class Fetched:
     status: int
     output: str
     directory: Path
-    secrets_seen: list[str] = field(default_factory=list)
+    mounted_at: str = ""
+    arguments: list[list[str]] = field(default_factory=list)
 
     def dockerfile(self) -> str:
         return (self.directory / "Dockerfile").read_text()
@@ -96,7 +97,9 @@ def fetch(server, repository, tmp_path):
         finished = subprocess.run(
             command_of(container, variables=variables), env=variables, cwd="/", capture_output=True, text=True
         )
-        return Fetched(finished.returncode, finished.stdout + finished.stderr, tmp_path)
+        kaniko = manifest["spec"]["template"]["spec"]["containers"][0]
+        arguments = [argument.split("=", 1) for argument in command_of(kaniko, variables={}) if "=" in argument]
+        return Fetched(finished.returncode, finished.stdout + finished.stderr, tmp_path, mounted_at, arguments)
 
     return run
 
@@ -145,6 +148,16 @@ def test_branches_tags_and_commits_are_found(fetch, server, repository, way, suf
     assert fetched.status == 0, fetched.output
     index = next(path for path in fetched.directory.glob("context/**/index.js"))
     assert index.read_text() == content
+
+
+@pytest.mark.parametrize("source_url", ["notifi/parsers.git/app", "notifi/parsers.git/own"])
+def test_everything_that_kaniko_is_told_to_read_is_there(fetch, server, source_url):
+    fetched = fetch(server.url(source_url), runtime="go")
+
+    told = {flag: value.removeprefix("dir://") for flag, value in fetched.arguments}
+    context, dockerfile = (Path(told[flag]).relative_to(fetched.mounted_at) for flag in ("--context", "--dockerfile"))
+    assert (fetched.directory / context).is_dir()
+    assert (fetched.directory / dockerfile).is_file()
 
 
 def test_it_says_which_commit_it_built(fetch, server, repository):

@@ -1,7 +1,7 @@
 # For Go sources that bring no Dockerfile: a go.mod and exactly one main package, at the root or anywhere below it.
 # Dependencies come from vendor, or as go.sum says; without either, as go.mod says.
 # runtime: go golang
-# versions: 1 1.20 1.21 1.22 1.23 1.24 1.25 1.26
+# versions: 1 1.20 1.21 1.22 1.23 1.24 1.25 1.26 1.27
 # default: 1
 FROM @REGISTRY@/golang:@VERSION@-bookworm AS build
 @ARGUMENTS@
