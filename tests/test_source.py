@@ -213,7 +213,11 @@ REFUSED = {
     "an ideographic full stop": ("https://github。com/a/b", INVALID, "ASCII"),
     "look-alikes in the repository": ("https://github.com/nоtifi/parsers", INVALID, "repository"),
     "loopback": ("https://127.0.0.1/a/b", NOT_ALLOWED, "internal"),
-    "loopback at another port than listed": ("http://127.0.0.1:3001/a/b", NOT_ALLOWED, "internal"),
+    "loopback at another port than listed": (
+        "http://127.0.0.1:3001/a/b",
+        NOT_ALLOWED,
+        "list 127.0.0.1:3001 in KANIKOJOBS_INSECURE_HOSTS",
+    ),
     "a private network": ("https://10.0.0.1/a/b", NOT_ALLOWED, "internal"),
     "the cloud's metadata": ("https://169.254.169.254/latest/meta-data", NOT_ALLOWED, "internal"),
     "the cloud's metadata by name": ("https://metadata.google.internal/a/b", NOT_ALLOWED, "internal"),

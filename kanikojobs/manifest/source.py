@@ -107,10 +107,11 @@ def _from_host(parts: SplitResult, *, port: int | None, rules: SourceRules) -> S
     name = "/".join(repository).removesuffix(".git")
     if not name or (len(repository) == 1 and _is_forge(host)):
         raise invalid(f"names no repository; write {_EXAMPLE}")
-    rules.require_host(host=host, port=port, path=name)
     insecure = rules.is_insecure(host=host, port=port, path=name)
     if parts.scheme == "http" and not insecure:
-        raise not_allowed(f"uses plain http; write https://, or list {host} in {INSECURE_SETTING}")
+        place = _netloc(host, port=port)
+        raise not_allowed(f"uses plain http; write https://, or list {place} in {INSECURE_SETTING}")
+    rules.require_host(host=host, port=port, path=name)
     # kaniko's git:// means "git by https" too; the unencrypted git protocol is never used.
     scheme = "http" if insecure and parts.scheme != "https" else "https"
     clone_url = f"{scheme}://{_netloc(host, port=port)}/{name}.git"
