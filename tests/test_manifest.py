@@ -16,6 +16,7 @@ from kanikojobs.advice import advice
 from kanikojobs.errors import PermanentError
 from kanikojobs.manifest import Resources, SecretKey, image_destination, job_manifest
 from kanikojobs.manifest.runtimes import dockerfile_for, load_runtimes
+from kanikojobs.manifest.source_rules import SourceRules
 from kanikojobs.naming import label_value
 from tests.kubelet import command_of, environment_of, expand
 from tests.pod_security import broken_by_baseline
@@ -405,6 +406,11 @@ def test_tarballs_are_fetched_by_kaniko_itself():
         ({"destination": "registry.example.com/{number:>9}:1"}, "destination: .*no ! or :"),
         ({"destination": "registry.example.com/{"}, "destination"),
         ({"cache_repo": "registry.example.com/cache:1"}, "cache_repo: .*not have a :tag"),
+        ({"base_registry": "127.0.0.1:5000/"}, "base_registry: '127.0.0.1:5000/' is no registry"),
+        ({"registry_mirrors": ("https://mirror.example.com",)}, "registry_mirrors: .*host:port"),
+        ({"insecure_registries": ("http://127.0.0.1:5000",)}, "insecure_registries: .*host:port"),
+        ({"skip_tls_verify_registries": ("registry.lab/team",)}, "skip_tls_verify_registries: .*host:port"),
+        ({"source_rules": SourceRules(insecure_hosts=("http://127.0.0.1:3000",))}, "insecure_hosts: .*has a scheme"),
         ({"secret_environment": {"PATH": SecretKey("a", "b")}}, "secret_environment: 'PATH'"),
         ({"secret_environment": {"git_dir": SecretKey("a", "b")}}, "secret_environment: 'git_dir'"),
         ({"kaniko_arguments": ("destination=x",)}, "kaniko_arguments"),

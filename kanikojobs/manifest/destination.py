@@ -31,6 +31,11 @@ _REPOSITORY = re.compile(rf"{_HOST}(?:/{_COMPONENT})+")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
+def is_registry(text: str, *, with_path: bool) -> bool:
+    """Whether this names a registry as images do: `host` or `host:port`, and `with_path` a place in one as well."""
+    return re.fullmatch(rf"{_HOST}(?:/{_COMPONENT})*" if with_path else _HOST, text) is not None
+
+
 def check_template(template: str, *, tagged: bool) -> None:
     """Raises `ValueError` saying what is wrong with a template for images (`tagged`) or for a cache's
     repository."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kanikojobs.manifest.arguments import is_name, is_reserved
-from kanikojobs.manifest.destination import check_template
+from kanikojobs.manifest.destination import check_template, is_registry
 from kanikojobs.manifest.runtimes import Runtime, load_runtimes
 from kanikojobs.manifest.source_rules import SourceRules
 
@@ -113,6 +113,21 @@ class BuildOptions:
                     check_template(template, tagged=tagged)
                 except ValueError as error:
                     raise ValueError(f"{name}: {error}") from None
+        for name, registries, with_path in (
+            ("base_registry", (self.base_registry,), True),
+            ("registry_mirrors", self.registry_mirrors, True),
+            ("insecure_registries", self.insecure_registries, False),
+            ("skip_tls_verify_registries", self.skip_tls_verify_registries, False),
+        ):
+            for registry in registries:
+                if not is_registry(registry, with_path=with_path):
+                    raise ValueError(f"{name}: {registry!r} is no registry; write host or host:port, as images name it")
+        for name, hosts in (
+            ("allowed_hosts", self.source_rules.allowed_hosts),
+            ("insecure_hosts", self.source_rules.insecure_hosts),
+        ):
+            if urls := [host for host in hosts if "://" in host]:
+                raise ValueError(f"{name}: {urls[0]!r} has a scheme; write host, host:port or host/path")
         for argument in self.secret_environment:
             if not is_name(argument) or is_reserved(argument):
                 raise ValueError(f"secret_environment: {argument!r} may not be set in a container; choose another name")
