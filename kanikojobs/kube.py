@@ -21,7 +21,7 @@ import yaml
 from django.conf import settings
 
 from kanikojobs.errors import ClusterUnavailable, TransientError
-from kanikojobs.kube_answers import Answer, error_of, read_answer, text_of
+from kanikojobs.kube_answers import Answer, error_of, is_not_authorized, read_answer, text_of
 
 if TYPE_CHECKING:
     from kubernetes import client
@@ -111,6 +111,21 @@ def probe() -> None:
     raise ClusterUnavailable(
         reason=answer.reason, message=answer.message, http_status=answer.status, retry_after=answer.retry_after
     )
+
+
+def require_ready() -> None:
+    """Raises `TransientError` if the API server says that it is starting or ending.
+
+    One that has just started forbids everything until it has read its RBAC rules, and this question, too.
+    """
+    answer = request("GET", "/readyz", seconds=PROBE_SECONDS)
+    if answer.status == 429 or answer.status >= 500 or is_not_authorized(status=answer.status, message=answer.message):
+        raise ClusterUnavailable(
+            reason="NotReady",
+            message=f"The API server is not ready: {answer.message}",
+            http_status=answer.status,
+            retry_after=answer.retry_after,
+        )
 
 
 def request(method: str, path: str, *, body: dict[str, Any] | None = None, seconds: float | None = None) -> Answer:

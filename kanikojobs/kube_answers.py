@@ -44,6 +44,10 @@ _DENIED = re.compile(
 # Until the controller has counted a new quota, everything that it covers is forbidden (apiserver,
 # admission/plugin/resourcequota).
 _UNCOUNTED_QUOTA = "status unknown for quota"
+# Admission whose caches are not filled yet (apiserver, admission/plugin/namespace/lifecycle and others).
+_STARTING = "not yet ready to handle request"
+# The authorizer's words (apiserver, endpoints/handlers/responsewriters, forbiddenMessage).
+_NOT_AUTHORIZED = re.compile(r"\bcannot (?:create resource|get path) ")
 
 _MOST_OF_A_MESSAGE = 8192  # characters
 _LONGEST_RETRY_AFTER = 600.0  # seconds
@@ -121,11 +125,18 @@ def error_of(answer: Answer) -> CreationError:
     if status == 401 or (status == 404 and not answer.is_of_kubernetes):
         # Our credentials, or not the place where the API is: not this event.
         return ClusterUnavailable(reason=reason, message=message, http_status=status)
+    if status == 403 and _STARTING in message:
+        return ClusterUnavailable(reason="NotReady", message=message, http_status=status)
     if status == 403 and _UNCOUNTED_QUOTA in message:
         return TransientError(reason="QuotaUncounted", message=message, http_status=status)
     if status == 409 or status < 400 or status in _TRY_AGAIN or status >= 500:
         return TransientError(reason=reason, message=message, http_status=status, retry_after=answer.retry_after)
     return PermanentError(reason=_refusal(answer), message=message, http_status=status)
+
+
+def is_not_authorized(*, status: int | None, message: str) -> bool:
+    """Whether the API server's authorizer refused this, and nothing that came after it."""
+    return status == 403 and _NOT_AUTHORIZED.search(message) is not None
 
 
 def _refusal(answer: Answer) -> str:

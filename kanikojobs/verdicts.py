@@ -16,7 +16,7 @@ from django.conf import settings
 
 from kanikojobs import kube, naming
 from kanikojobs.errors import ClusterUnavailable, CreationError, PermanentError, TransientError
-from kanikojobs.kube_answers import AlreadyExists
+from kanikojobs.kube_answers import AlreadyExists, is_not_authorized
 from kanikojobs.manifest import job_manifest
 from kanikojobs.manifest.builds import Build
 from kanikojobs.manifest.options import BuildOptions
@@ -180,6 +180,8 @@ def second_opinion(error: CreationError) -> CreationError:
 
     Several, because a server of which every tenth answer fails is there all the same.
     """
+    if is_not_authorized(status=error.http_status, message=error.message):
+        return _refusal_of_a_ready_server(error)
     if not isinstance(error, TransientError) or error.http_status == 409:
         return error
     outage: TransientError = error
@@ -205,6 +207,18 @@ def second_opinion(error: CreationError) -> CreationError:
         http_status=outage.http_status,
         retry_after=outage.retry_after,
     )
+
+
+def _refusal_of_a_ready_server(error: CreationError) -> CreationError:
+    """The refusal, if it is one: an API server that has not read its rules yet forbids what they allow.
+
+    It is ready only after all that it does at its start, of which reading the rules is the beginning.
+    """
+    try:
+        kube.require_ready()
+    except TransientError as failure:
+        return ClusterUnavailable(reason=failure.reason, message=failure.message, http_status=failure.http_status)
+    return error
 
 
 def move(job: Held, verdict: Verdict, *, token: UUID) -> Move:

@@ -39,6 +39,7 @@ UNCOUNTED = a_status(
     reason="Forbidden",
     message='jobs.batch "a-job" is forbidden: status unknown for quota: q, resources: pods',
 )
+STARTING = a_status(reason="Forbidden", message='jobs.batch "a-job" is forbidden: not yet ready to handle request')
 ENDING = a_status(
     reason="Forbidden",
     message='jobs.batch "a-job" is forbidden: unable to create new content in namespace builds because it is being '
@@ -104,6 +105,11 @@ DENIED = a_status(message='admission webhook "policy.example.com" denied the req
             answers("500 Internal Server Error", body=NO_WEBHOOK),
             *(TransientError, "InternalError", "failed calling webhook"),
             id="webhook-that-does-not-answer",
+        ),
+        pytest.param(
+            answers("403 Forbidden", body=STARTING),
+            *(ClusterUnavailable, "NotReady", "not yet ready"),
+            id="admission-that-is-starting",
         ),
         pytest.param(
             answers("403 Forbidden", body=UNCOUNTED),

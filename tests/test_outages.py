@@ -217,6 +217,33 @@ def test_a_trial_that_fails_for_reasons_of_its_own_ends_the_outage(simulator: Si
     assert KanikoJob.objects.get().reason == "QuotaExceeded"
 
 
+def test_a_server_that_has_just_started_and_forbids_everything_is_still_away(simulator: Simulator) -> None:
+    # Seen at a kube-apiserver: until it has read its RBAC rules it answers what they allow, and /readyz, with 403.
+    queue_events(3)
+    outages.begin(AWAY)
+    simulator.deny([{}])
+
+    probe_is_due()
+    tried = outages.probe_if_due()
+    starting = work(most=1, on_trial=True)
+    simulator.deny([])
+    work(most=1, on_trial=True)
+
+    assert (tried, starting.retried) == (True, 1)
+    assert outcomes() == {"unavailable": 1, "created": 1}
+    assert outages.current() is None
+    assert not DeadLetter.objects.exists()
+
+
+def test_who_may_not_create_is_refused_at_once_by_a_server_that_is_ready(simulator: Simulator) -> None:
+    queue_events(1)
+    simulator.deny([{"verb": "create", "resource": "jobs"}])
+
+    work()
+
+    assert (KanikoJob.objects.get().reason, Outage.objects.exists()) == ("Forbidden", False)
+
+
 @pytest.mark.parametrize(
     "fault",
     [

@@ -4,7 +4,7 @@ from typing import Any
 
 from aiohttp import web
 
-from deploy.local.kubernetes_simulator.answers import bad_request, forbidden, unauthorized
+from deploy.local.kubernetes_simulator.answers import ApiError, bad_request, forbidden, unauthorized
 from deploy.local.kubernetes_simulator.resources import Target
 
 Json = dict[str, Any]
@@ -26,7 +26,10 @@ class Access:
         self._denied: list[Json] = []
 
     def deny(self, rules: list[Json]) -> None:
-        """Replaces the denials: each has any of verb, resource (`pods/log` for a subresource), namespace."""
+        """Replaces the denials: each has any of verb, resource (`pods/log` for a subresource), namespace.
+
+        One that has none denies everything, /readyz too, as a server does that has not read its rules yet.
+        """
         self._denied = rules
 
     def user_of(self, request: web.BaseRequest) -> str:
@@ -53,6 +56,13 @@ class Access:
             return
         why = _why(user=user, verb=verb, plural=plural, group=target.resource.group, namespace=target.namespace)
         raise forbidden(resource=target.resource, name=target.name, why=why)
+
+    def check_path(self, path: str) -> None:
+        """Raises 403 for a path that is no resource's."""
+        if {} in self._denied:
+            raise ApiError(
+                code=403, reason="Forbidden", message=f'forbidden: User "{_USER}" cannot get path "{path}"', details={}
+            )
 
     def review(self, review: Any, *, user: str) -> Json:
         """The answer to a SelfSubjectAccessReview. Raises 400 or 422-like refusals for one that asks nothing."""

@@ -100,6 +100,7 @@ class Handler:
     async def _answer(self, request: web.BaseRequest, *, target: Target | None, verb: str) -> web.StreamResponse:
         path = request.path
         if path in _HEALTH or (path.startswith(_HEALTH) and path.count("/") == 2):
+            self._access.check_path(path)
             self._meet_fault(request, verb=verb, metadata={})
             return web.Response(text="ok")
         user = self._access.user_of(request)
