@@ -124,30 +124,33 @@ def test_a_source_without_a_dockerfile_gets_its_runtimes(fetch, server, way):
     assert fetched.dockerfile().startswith("FROM docker.io/library/node:18 AS build\n")
 
 
-@pytest.mark.parametrize("way", ["smart", "dumb"])
+REFS = {
+    ".git#v1.0:app": "first",
+    ".git#refs/tags/v1.0:app": "first",
+    ".git#feature/login:app": "second",
+    ".git/tree/v1.0/app": "first",
+    ".git/tree/feature/login/app": "second",
+    ".git/tree/refs/heads/main/app": "second",
+    ".git#{first}:app": "first",
+    ".git#refs/heads/main#{first}": "first",
+    ".git/tree/{first}/app": "first",
+    ".git#:app": "second",
+}
+# Over the dumb protocol only fetching differs: a branch, a commit, the default.
+DUMB = (".git/tree/feature/login/app", ".git#{first}:app", ".git#:app")
+
+
 @pytest.mark.parametrize(
-    ("suffix", "content"),
-    [
-        (".git#v1.0:app", "first"),
-        (".git#refs/tags/v1.0:app", "first"),
-        (".git#feature/login:app", "second"),
-        (".git/tree/v1.0/app", "first"),
-        (".git/tree/feature/login/app", "second"),
-        (".git/tree/refs/heads/main/app", "second"),
-        (".git#{first}:app", "first"),
-        (".git#refs/heads/main#{first}", "first"),
-        (".git/tree/{first}/app", "first"),
-        (".git#:app", "second"),
-    ],
+    ("way", "suffix"), [*(("smart", suffix) for suffix in REFS), *(("dumb", suffix) for suffix in DUMB)]
 )
-def test_branches_tags_and_commits_are_found(fetch, server, repository, way, suffix, content):
+def test_branches_tags_and_commits_are_found(fetch, server, repository, way, suffix):
     url = server.url(f"notifi/parsers{suffix.format(first=repository.first_commit)}", by=way)
 
     fetched = fetch(url, runtime="nodejs18")
 
     assert fetched.status == 0, fetched.output
     index = next(path for path in fetched.directory.glob("context/**/index.js"))
-    assert index.read_text() == content
+    assert index.read_text() == REFS[suffix]
 
 
 @pytest.mark.parametrize("source_url", ["notifi/parsers.git/app", "notifi/parsers.git/own"])
