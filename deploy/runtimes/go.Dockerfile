@@ -8,10 +8,12 @@ FROM @REGISTRY@/golang:@VERSION@-bookworm AS build
 ENV CGO_ENABLED=0
 WORKDIR /app
 COPY . .
-# A main package at the root wins over others; of several below it none can be chosen.
+# A main package at the root wins over others; of several below it none can be chosen. Where go lists nothing at all, say
+# for a go.mod that asks for a later Go, its own words are the last.
 RUN test -f go.mod || { echo "a Go source needs a go.mod"; exit 1; }; \
     if [ ! -f go.sum ] && [ ! -d vendor ]; then export GOFLAGS="$GOFLAGS -mod=mod"; fi; \
-    go list -f '{{if eq .Name "main"}}{{.Dir}}{{end}}' ./... | grep . > /tmp/mains; \
+    go list -f '{{if eq .Name "main"}}{{.Dir}}{{end}}' ./... > /tmp/packages || [ -s /tmp/packages ] || exit 1; \
+    grep . /tmp/packages > /tmp/mains; \
     if grep -qx /app /tmp/mains; then echo /app > /tmp/mains; fi; \
     if [ "`wc -l < /tmp/mains`" -ne 1 ]; then \
         echo "a Go source without a Dockerfile needs exactly one main package; found:"; cat /tmp/mains; exit 1; \
