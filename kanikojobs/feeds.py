@@ -1,7 +1,8 @@
 """Following one kind of object at the API server: list, then watch from there, and again when that breaks.
 
 Each feed is a thread that only reads and reduces; what it has read goes to an inbox in the order of the server.
-A watch that ends in good order is resumed; a broken one, a version that is forgotten (410) and the timer mean a list.
+A watch that ends in good order or falls silent is resumed; a broken one, a version that is forgotten (410) and the
+timer mean a list.
 """
 
 import random
@@ -24,7 +25,8 @@ Inbox = SimpleQueue[Act]
 T = TypeVar("T")
 
 WATCH_SECONDS = 290  # the API server's own upper end is 5 to 10 minutes
-# Bookmarks come about every minute, so a stream that is silent for longer is dead (a half-open connection).
+# Bookmarks come about every minute, but only where something has changed since the watch began (apiserver,
+# storage/cacher). A stream that is silent for longer may be dead (a half-open connection): it is asked for anew.
 QUIET_SECONDS = 100.0
 LONGEST_BACKOFF = 5.0  # seconds
 SETTLED = 1.0  # seconds after which a watch has held for a while

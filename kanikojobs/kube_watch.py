@@ -31,7 +31,7 @@ class Expired(Exception):
 
 
 class Broken(Exception):
-    """A stream ended in the middle of something, or fell silent."""
+    """A stream ended in the middle of something."""
 
 
 def jobs_path(name: str = "") -> str:
@@ -72,7 +72,7 @@ class Watch:
     """One watch request at a time, which another thread can end.
 
     `seconds` is how long the server is asked to keep it open; a stream that is silent for longer than `quiet`
-    seconds, bookmarks included, is taken for dead.
+    seconds, bookmarks included, is ended from here.
     """
 
     path: str
@@ -83,7 +83,7 @@ class Watch:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def events(self, version: str) -> Iterator[tuple[str, Json]]:
-        """Type and object of each event after a resource version, BOOKMARKs too, until the server ends the stream.
+        """Type and object of each event after a resource version, BOOKMARKs too, until the stream ends or is silent.
 
         Raises `Expired`, `Broken`, or the errors of `kanikojobs.errors` when the watch cannot begin.
         """
@@ -114,6 +114,9 @@ class Watch:
                         raise Expired(str(status.get("message")))
                     raise Broken(str(status.get("message") or status))
                 yield event["type"], event["object"]
+        except urllib3.exceptions.ReadTimeoutError:
+            # Nothing was lost: the next watch begins after the last event that came whole.
+            return
         except (urllib3.exceptions.HTTPError, OSError, ValueError, KeyError, TypeError) as error:
             raise Broken(f"{type(error).__name__}: {error}") from None
         finally:

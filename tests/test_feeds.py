@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from kanikojobs import kube_watch
+from kanikojobs import feeds, kube_watch
 from kanikojobs.feeds import LONGEST_BACKOFF, Feed, Inbox, _backoff
 from tests.odd_server import odd_server, request_of, write_kubeconfig
 from tests.watched_jobs import wait_until
@@ -132,6 +132,19 @@ def test_a_watch_that_ends_in_good_order_is_resumed_after_its_last_bookmark(tmp_
         followed.wait_for(("listed", []), ("seen", "a"), ("seen", "b"))
 
     assert "resourceVersion=12" in followed.asked[2]
+
+
+def test_a_silent_watch_is_resumed_without_a_list(
+    tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A real server sends no bookmark while nothing has changed since the watch began.
+    monkeypatch.setattr(feeds, "QUIET_SECONDS", 0.1)
+    watches = [STAYS, [event("ADDED", an_object("a", 8))], STAYS]
+    with following(tmp_path, settings, lists=[a_list(version=7)], watches=watches) as followed:
+        followed.wait_for(("listed", []), ("seen", "a"))
+
+    assert ["watch=true" in path for path in followed.asked[:3]] == [False, True, True]
+    assert "resourceVersion=7" in followed.asked[2]
 
 
 FORGOTTEN: dict[str, tuple[list[Any], list[Any]]] = {

@@ -245,7 +245,9 @@ class Handler:
     async def _stream(
         self, response: web.StreamResponse, *, watch: Watch, seconds: int | None, bookmarks: bool
     ) -> None:
+        """Sends what comes, and bookmarks; none while nothing has happened since the watch began."""
         loop = asyncio.get_running_loop()
+        began_at = self._store.version
         deadline = loop.time() + (seconds or _DEFAULT_WATCH_SECONDS)
         told = self._next_bookmark(loop.time(), deadline=deadline)
         while True:
@@ -257,7 +259,8 @@ class Handler:
             if now >= deadline:
                 return
             if bookmarks and now >= told:
-                await response.write(bookmark(watch.resource, version=self._store.version))
+                if self._store.version > began_at:
+                    await response.write(bookmark(watch.resource, version=self._store.version))
                 told = self._next_bookmark(now, deadline=deadline)
             until = min(deadline, told) if bookmarks else deadline
             watch.wake.clear()
