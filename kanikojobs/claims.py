@@ -16,6 +16,7 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from kanikojobs import concurrency, tallies
+from kanikojobs.cursors import binding_cursor
 from kanikojobs.models import HIGHEST_PRIORITY, BuildProfile, KanikoJob, Outage
 from kanikojobs.states import State
 
@@ -94,7 +95,7 @@ def claim(*, most: int, lease: timedelta, token: UUID | None = None, on_trial: b
 
 def _requeue_waited() -> None:
     """Rows whose time has come are due."""
-    with connection.cursor() as cursor:
+    with binding_cursor() as cursor:
         # statement_timestamp(), not clock_timestamp(): what changes within a statement cannot be looked up in an index.
         cursor.execute(
             """
@@ -107,7 +108,7 @@ def _requeue_waited() -> None:
 
 def _requeue_expired() -> int:
     """Rows of workers that are gone are due; return how many open attempts died with those."""
-    with connection.cursor() as cursor:
+    with binding_cursor() as cursor:
         cursor.execute(
             # Arrays, not IN (SELECT …): of those the planner made a join that read every attempt there ever was, half
             # a second per claim at a million.
@@ -133,7 +134,7 @@ def _requeue_expired() -> int:
 
 def _claim_those_with_a_place(*, most: int, token: UUID, lease: timedelta) -> list[int]:
     """Claim due rows whose Jobs may be in the cluster already: they are counted there, so no cap keeps them."""
-    with connection.cursor() as cursor:
+    with binding_cursor() as cursor:
         cursor.execute(
             """
             UPDATE kanikojobs_kanikojob SET
@@ -164,7 +165,7 @@ def _there_are_caps() -> bool:
 
 def _most_urgent(least: int) -> int | None:
     """The most urgent priority from this one on with which something is due."""
-    with connection.cursor() as cursor:
+    with binding_cursor() as cursor:
         cursor.execute(
             f"SELECT priority FROM kanikojobs_kanikojob WHERE {_DUE} AND priority >= %s ORDER BY priority LIMIT 1",  # noqa: S608
             [least],
@@ -180,7 +181,7 @@ def _claim_in_turn(
 
     Return the third party of each, in the order in which they are to be created.
     """
-    with connection.cursor() as cursor:
+    with binding_cursor() as cursor:
         # `hop` walks the index of due rows from third party to third party, on from the one whose turn was last and
         # round to it again, until it has met as many with free places as rows are wanted. So a claim costs the same
         # whether ten rows wait or a million, and the partial index never holds one that is finished. Rows are locked

@@ -137,7 +137,6 @@ def begin(*, token: UUID, kaniko_jobs: Sequence[int], on_trial: bool = False) ->
                 "worker": instance_name(),
                 "on_trial": on_trial,
             },
-            prepare=True,
         )
         rows = cursor.fetchall()
     order = {id: position for position, id in enumerate(kaniko_jobs)}
@@ -314,7 +313,6 @@ def _close_attempts(reached: Sequence[tuple[Held, Verdict]]) -> set[int]:
                 [verdict.message for _, verdict in reached],
                 [verdict.duration for _, verdict in reached],
             ],
-            prepare=True,
         )
         return {row[0] for row in cursor.fetchall()}
 

@@ -7,8 +7,7 @@ themselves, so that every caller counts alike.
 from collections.abc import Collection
 from typing import cast
 
-from django.db import connection
-
+from kanikojobs.cursors import binding_cursor
 from kanikojobs.tallies import BUILD_BUCKETS, WAIT_BUCKETS, Increment
 
 
@@ -17,11 +16,11 @@ def waits(created: Collection[int]) -> dict[str, Increment]:
     if not created:
         return {}
     wait = Increment(bounds=WAIT_BUCKETS)
-    with connection.cursor() as cursor:
+    with binding_cursor() as cursor:
         cursor.execute(
             """
             SELECT extract(epoch FROM created_at - queued_at)::float8
-            FROM kanikojobs_kanikojob WHERE id = ANY (%s) AND created_at IS NOT NULL
+            FROM kanikojobs_kanikojob WHERE id = ANY (%s::bigint[]) AND created_at IS NOT NULL
             """,
             [list(created)],
         )
@@ -35,12 +34,12 @@ def builds(finished: Collection[int]) -> dict[str, Increment]:
     if not finished:
         return {}
     found: dict[str, Increment] = {}
-    with connection.cursor() as cursor:
+    with binding_cursor() as cursor:
         cursor.execute(
             """
             SELECT state, extract(epoch FROM finished_at - running_at)::float8,
                    extract(epoch FROM clock_timestamp() - finished_at)::float8
-            FROM kanikojobs_kanikojob WHERE id = ANY (%s) AND finished_at IS NOT NULL
+            FROM kanikojobs_kanikojob WHERE id = ANY (%s::bigint[]) AND finished_at IS NOT NULL
             """,
             [list(finished)],
         )

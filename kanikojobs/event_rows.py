@@ -135,7 +135,7 @@ def insert_events(ready: Insertion, *, origin: JobStartEvent.Origin) -> dict[Ide
     Must run inside a transaction.
     """
     with binding_cursor() as cursor:
-        cursor.execute(_INSERT, [*ready.arrays, str(origin), settings.KANIKOJOBS_NAMESPACE], prepare=True)
+        cursor.execute(_INSERT, [*ready.arrays, str(origin), settings.KANIKOJOBS_NAMESPACE])
         stored = {
             (source, event_id): StoredEvent(id, inserted, bytes(content_hash), other_way_after)
             for source, event_id, id, inserted, content_hash, other_way_after in cursor.fetchall()

@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 
 from django.db import connection
 
+from kanikojobs.cursors import binding_cursor
+
 # Upper bounds in seconds of a histogram's buckets; the last bucket, without a bound, is one more. What is stored counts
 # by position: other bounds are another series. Of calls, of waits and of builds:
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -57,7 +59,7 @@ def add(increments: Mapping[str, Increment]) -> None:
     # One order for everybody (the ORDER BY): two that lock the same rows the other way round would deadlock.
     series = sorted(increments)
     shard = os.getpid() % SHARDS
-    with connection.cursor() as cursor:
+    with binding_cursor() as cursor:
         cursor.execute(
             """
             INSERT INTO kanikojobs_tally AS tally (span, since, series, shard, count, seconds, buckets)

@@ -149,6 +149,8 @@ if _database_url:
 DATABASES["default"].setdefault("OPTIONS", {})
 DATABASES["default"]["OPTIONS"].setdefault("application_name", f"kanikojobs {Path(sys.argv[0]).name}"[:63])
 DATABASES["default"]["OPTIONS"].setdefault("connect_timeout", 5)
+# Django switches prepared statements off, and makes none itself: this is for the hot paths (`kanikojobs.cursors`).
+DATABASES["default"]["OPTIONS"].setdefault("prepare_threshold", 5)
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
 
 # --- In: RabbitMQ and HTTP --------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from django.conf import settings
 from django.db import connection, models
 
 from kanikojobs import lines, tracing
+from kanikojobs.cursors import binding_cursor
 from kanikojobs.models.outbox import OutcomeEvent
 from kanikojobs.states import FINISHED, TRANSITIONS, UNFINISHED, State
 from kanikojobs.storable import printable
@@ -58,7 +59,7 @@ class KanikoJobQuerySet(models.QuerySet["KanikoJob"]):
         if not moves:
             return set()
         allowed = [f"{old}>{new}" for old, targets in TRANSITIONS.items() for new in targets]
-        with connection.cursor() as cursor:
+        with binding_cursor() as cursor:
             # The test of the old state is in the UPDATE's WHERE, not before it: two workers, a watcher and an
             # operator can all reach this row at once, and PostgreSQL rechecks WHERE after waiting for a lock.
             cursor.execute(
@@ -66,9 +67,9 @@ class KanikoJobQuerySet(models.QuerySet["KanikoJob"]):
                 UPDATE kanikojobs_kanikojob job SET
                     state = move.new_state,
                     -- Why it is to be cancelled is not forgotten on the way there.
-                    reason = CASE WHEN job.cancel_requested_at IS NOT NULL AND move.new_state <> ALL (%s)
+                    reason = CASE WHEN job.cancel_requested_at IS NOT NULL AND move.new_state <> ALL (%s::text[])
                         THEN job.reason ELSE move.reason END,
-                    message = CASE WHEN job.cancel_requested_at IS NOT NULL AND move.new_state <> ALL (%s)
+                    message = CASE WHEN job.cancel_requested_at IS NOT NULL AND move.new_state <> ALL (%s::text[])
                         THEN job.message ELSE move.message END,
                     job_uid = COALESCE(move.job_uid, job.job_uid),
                     retries_used = job.retries_used + move.spend_retry::int,
@@ -99,7 +100,7 @@ class KanikoJobQuerySet(models.QuerySet["KanikoJob"]):
                                 THEN move.at ELSE clock_timestamp() END AS at
                 ) happened
                 WHERE job.id = move.id
-                  AND job.state || '>' || move.new_state = ANY (%s)
+                  AND job.state || '>' || move.new_state = ANY (%s::text[])
                   AND (move.claim IS NULL OR job.claim = move.claim)
                 RETURNING job.id, job.finished_at IS NOT NULL, job.place > 0
                 """,
