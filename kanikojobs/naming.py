@@ -19,6 +19,7 @@ _HASH_LENGTH = 16
 _LABEL_VALUE = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?)?")
 # The distribution specification's path component, which is stricter than its tag.
 _IMAGE_COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
+_canonical = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 # The end of a text that was cut. Text that brings such an end itself is cut too: otherwise one event could
 # choose an id that reads like the cut id of another.
 _MARK = "--"
@@ -27,8 +28,7 @@ _MARKED = re.compile(rf".*{_MARK}[0-9a-f]{{{_HASH_LENGTH}}}", re.DOTALL)
 
 def short_hash(*parts: str | int) -> str:
     """Sixteen hexadecimal digits of SHA-256 over the parts; ("a", "bc") and ("ab", "c") differ."""
-    canonical = json.dumps(parts, ensure_ascii=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:_HASH_LENGTH]
+    return hashlib.sha256(_canonical(parts).encode()).hexdigest()[:_HASH_LENGTH]
 
 
 def kubernetes_name(*, source: str, event_id: str, number: int, job_name: str) -> str:

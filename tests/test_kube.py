@@ -404,6 +404,6 @@ def test_a_fork_does_not_share_its_parents_connection(settings: Settings, tmp_pa
                 os._exit(0)
         os.waitpid(child, 0)
         kube.probe()
-        kube._api.cache_clear()
+        kube._way.cache_clear()
 
     assert connections == 2

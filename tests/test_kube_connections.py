@@ -133,7 +133,7 @@ def test_a_token_that_was_replaced_is_taken_within_the_same_call(
         server = f"http://127.0.0.1:{port}"
         settings.KUBECONFIG = write_kubeconfig(tmp_path / "kubeconfig", server=server, user=user(tmp_path))
         create(times=2)
-        kube._api.cache_clear()
+        kube._way.cache_clear()
 
     assert [line.rpartition(b" ")[2] for line in seen] == [b"old", b"new", b"new"]
 
@@ -146,7 +146,7 @@ def test_a_token_that_is_refused_and_was_not_replaced_is_not_sent_twice(settings
         settings.KUBECONFIG = write_kubeconfig(tmp_path / "kubeconfig", server=server, user={"token": "old"})
         with pytest.raises(ClusterUnavailable) as caught:
             create()
-        kube._api.cache_clear()
+        kube._way.cache_clear()
 
     assert caught.value.reason == "Unauthorized"
     assert len(seen) == 1

@@ -22,7 +22,7 @@ _RESERVED = re.compile(
 _PROXIES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"})
 # A run of dollar signs that Kubernetes would read as something else: two make one, and one before "(" a
 # variable.
-_EXPANDED = re.compile(r"\$+(?=\()|\${2,}")
+_EXPANDED = re.compile(r"\$(?:\$+|(?=\())")
 
 
 def literal(text: str) -> str:

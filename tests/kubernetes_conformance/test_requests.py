@@ -44,6 +44,30 @@ def test_a_missing_job_is_not_found_by_name(api: RawKubernetes) -> None:
         assert answer.body["details"] == {"name": "no-such-job", "group": "batch", "kind": "jobs"}
 
 
+METADATA_ALONE = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+
+
+def test_who_asks_for_the_metadata_of_a_job_gets_that_alone(api: RawKubernetes, name: str) -> None:
+    headers = {"Accept": f"{METADATA_ALONE},application/json"}
+
+    made = api.call("POST", api.path("jobs"), job(name), headers=headers)
+    found = api.call("GET", api.path("jobs", name), headers=headers)
+
+    for answer, status in ((made, 201), (found, 200)):
+        assert answer.status == status
+        assert sorted(answer.body) == ["apiVersion", "kind", "metadata"]
+        assert (answer.body["apiVersion"], answer.body["kind"]) == ("meta.k8s.io/v1", "PartialObjectMetadata")
+    assert made.body["metadata"]["uid"] == found.body["metadata"]["uid"] == api.get(name).body["metadata"]["uid"]
+
+
+def test_a_refusal_is_whole_though_metadata_was_asked_for(api: RawKubernetes, name: str) -> None:
+    create(api, job(name))
+
+    answer = api.call("POST", api.path("jobs"), job(name), headers={"Accept": METADATA_ALONE})
+
+    assert (answer.status, answer.reason, answer.body["kind"]) == (409, "AlreadyExists", "Status")
+
+
 def test_a_dry_run_answers_and_stores_nothing(api: RawKubernetes, name: str) -> None:
     answer = api.create(job(name), query={"dryRun": "All"})
 

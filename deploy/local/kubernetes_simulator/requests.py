@@ -12,6 +12,7 @@ from deploy.local.kubernetes_simulator.answers import (
     bad_request,
     invalid,
     method_not_allowed,
+    not_acceptable,
     not_supported,
     request_too_large,
     unsupported_media_type,
@@ -50,6 +51,22 @@ def verb_of(request: web.BaseRequest, *, target: Target) -> str:
     if verb == "list" and is_true(request.query.get("watch")):
         return "watch"
     return verb
+
+
+def wants_metadata_alone(accept: str) -> bool:
+    """Whether the first kind of answer that is asked for and can be given is a PartialObjectMetadata, which a real
+    server gives for every object (endpoints/handlers/negotiation). Raises 406 if nothing else is left."""
+    for wanted in accept.split(","):
+        media_type, *parameters = (part.strip() for part in wanted.split(";"))
+        if media_type not in (_JSON, "application/*", "*/*"):
+            continue
+        given = dict(part.partition("=")[::2] for part in parameters)
+        shape = tuple(given.get(name, "") for name in ("as", "g", "v"))
+        if shape == ("PartialObjectMetadata", "meta.k8s.io", "v1"):
+            return True
+        if not shape[0]:
+            return False
+    raise not_acceptable()
 
 
 async def read_body(request: web.BaseRequest, *, verb: str) -> Body:

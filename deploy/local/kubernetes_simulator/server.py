@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
@@ -26,6 +27,7 @@ from deploy.local.kubernetes_simulator.requests import (
     selection_of,
     verb_of,
     version_of,
+    wants_metadata_alone,
 )
 from deploy.local.kubernetes_simulator.resources import GROUP_VERSIONS, NAMESPACES, PODS, Target, find_target
 from deploy.local.kubernetes_simulator.store import Record, Store, to_json
@@ -106,9 +108,12 @@ class Handler:
         user = self._access.user_of(request)
         if target is None:
             return await self._answer_other(request, user=user)
-        accept = request.headers.get("Accept", "*/*")
-        if "json" not in accept and "*/*" not in accept and target.subresource != "log":
-            raise not_acceptable()
+        show = Record.full
+        if target.subresource != "log" and wants_metadata_alone(request.headers.get("Accept", "*/*")):
+            if verb in ("list", "watch", "deletecollection"):
+                # A real server gives those, too; here only single objects are shown so.
+                raise not_acceptable()
+            show = Record.metadata_alone
         self._access.check(target, verb=verb, user=user)
         if verb == "watch":
             return await self._watch(request, target=target)
@@ -123,7 +128,7 @@ class Handler:
                     return early
         if target.subresource == "log":
             return await self._log(request, target=target)
-        response = self._perform(request, target=target, verb=verb, body=body)
+        response = self._perform(request, target=target, verb=verb, body=body, show=show)
         if fault is not None and fault.after:
             if fault.do == "timeout-after":
                 await _wait(request, seconds=fault.seconds)
@@ -183,12 +188,14 @@ class Handler:
             raise no_such_resource()
         raise no_such_path()
 
-    def _perform(self, request: web.BaseRequest, *, target: Target, verb: str, body: Any) -> web.StreamResponse:
+    def _perform(
+        self, request: web.BaseRequest, *, target: Target, verb: str, body: Any, show: Callable[[Record], bytes]
+    ) -> web.StreamResponse:
         if target.subresource and not _offers(target):
             raise no_such_resource()
         match verb:
             case "get":
-                return _json(200, self._api.read(target).full())
+                return _json(200, show(self._api.read(target)))
             case "list":
                 page = Page(limit=number_of(request, "limit") or 0, token=request.query.get("continue", ""))
                 selection = selection_of(request, target=target)
@@ -196,25 +203,27 @@ class Handler:
             case "create":
                 if target.resource.namespaced and not target.namespace:
                     raise method_not_allowed()
-                return _json(201, self._api.create(target, body=body).full(), warnings=body.warnings)
+                return _json(201, show(self._api.create(target, body=body)), warnings=body.warnings)
             case "update" if target.subresource == "finalize":
-                return _json(200, self._api.finalize(target, body=body).full())
+                return _json(200, show(self._api.finalize(target, body=body)))
             case "update":
-                return _json(200, self._api.update(target, body=body).full(), warnings=body.warnings)
+                return _json(200, show(self._api.update(target, body=body)), warnings=body.warnings)
             case "patch":
-                return _json(200, self._api.patch(target, body=body).full(), warnings=body.warnings)
+                return _json(200, show(self._api.patch(target, body=body)), warnings=body.warnings)
             case "delete":
-                return self._delete(request, target=target, body=body)
+                return self._delete(request, target=target, body=body, show=show)
             case _:
                 selection = selection_of(request, target=target)
                 options = _options(request, body=body)
                 return _json(200, self._api.delete_all(target, selection=selection, options=options))
 
-    def _delete(self, request: web.BaseRequest, *, target: Target, body: Any) -> web.StreamResponse:
+    def _delete(
+        self, request: web.BaseRequest, *, target: Target, body: Any, show: Callable[[Record], bytes]
+    ) -> web.StreamResponse:
         warnings: list[str] = []
         record, gone = self._api.delete(target, options=_options(request, body=body), warnings=warnings)
         if not gone or target.resource is PODS:
-            return _json(200, record.full(), warnings=warnings)
+            return _json(200, show(record), warnings=warnings)
         return _json(200, to_json(_deleted(record)), warnings=warnings)
 
     async def _watch(self, request: web.BaseRequest, *, target: Target) -> web.StreamResponse:

@@ -63,6 +63,10 @@ class Record:
         head = f'{{"kind":"{self.resource.kind}","apiVersion":"{self.resource.api_version}",'
         return head.encode() + self.item()[1:]
 
+    def metadata_alone(self) -> bytes:
+        """The object as a PartialObjectMetadata."""
+        return to_json({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": self.metadata})
+
 
 class Change:
     """One write, as watches tell it. `after` of a deletion is the last state with the deletion's version."""

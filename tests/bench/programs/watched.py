@@ -48,7 +48,7 @@ def control(verb: str, **body: Any) -> dict[str, Any]:
 
 
 def kube_url() -> str:
-    return str(kube._api(os.getpid(), os.environ["KUBECONFIG"]).configuration.host)
+    return str(kube._way(os.getpid(), os.environ["KUBECONFIG"]).client.configuration.host)
 
 
 def empty() -> None:
