@@ -8,7 +8,7 @@ What an answer means is said in `kanikojobs.kube_answers`.
 import importlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -45,6 +45,10 @@ PROBE_SECONDS = 3.0
 _MOST_BYTES = 64 * 1024 * 1024
 
 
+# What is sent: an object, or its JSON (`to_json`).
+Body = dict[str, Any] | bytes
+
+
 @dataclass(frozen=True, slots=True)
 class JobSeen:
     """A Kubernetes Job as far as creation cares."""
@@ -55,12 +59,17 @@ class JobSeen:
     terminating: bool
 
 
-def create_job(manifest: dict[str, Any], *, namespace: str) -> JobSeen:
+def to_json(obj: Mapping[str, Any]) -> bytes:
+    """An object as it is sent."""
+    return msgspec.json.encode(obj)
+
+
+def create_job(manifest: Body, *, namespace: str) -> JobSeen:
     """Create a Job. Raises `AlreadyExists`, `PermanentError`, `TransientError` or `ClusterUnavailable`."""
     return _job(_post_job(manifest, namespace=namespace))
 
 
-def would_create_job(manifest: dict[str, Any], *, namespace: str) -> None:
+def would_create_job(manifest: Body, *, namespace: str) -> None:
     """Have the API server check a Job and make none (`dryRun=All`); a field that it does not know is refused, too.
 
     Raises as `create_job`.
@@ -68,7 +77,7 @@ def would_create_job(manifest: dict[str, Any], *, namespace: str) -> None:
     _post_job(manifest, namespace=namespace, query="?dryRun=All&fieldValidation=Strict")
 
 
-def _post_job(manifest: dict[str, Any], *, namespace: str, query: str = "") -> Answer:
+def _post_job(manifest: Body, *, namespace: str, query: str = "") -> Answer:
     answer = request("POST", f"/apis/batch/v1/namespaces/{namespace}/jobs{query}", body=manifest, accept=_METADATA)
     if answer.status in (200, 201, 202):
         return answer
@@ -138,7 +147,7 @@ def request(
     method: str,
     path: str,
     *,
-    body: dict[str, Any] | None = None,
+    body: Body | None = None,
     accept: str = _JSON,
     seconds: float | None = None,
 ) -> Answer:
@@ -156,7 +165,7 @@ def request(
 
 
 def _call(
-    method: str, path: str, *, body: dict[str, Any] | None, accept: str, seconds: float | None
+    method: str, path: str, *, body: Body | None, accept: str, seconds: float | None
 ) -> tuple[Answer, str | None]:
     """The answer to one call, and the token that it was made with."""
     seconds = seconds or settings.KANIKOJOBS_KUBERNETES_TIMEOUT.total_seconds()
@@ -198,7 +207,7 @@ def _send(
     accept: str,
     connect: float,
     read: float | None,
-    body: dict[str, Any] | None = None,
+    body: Body | None = None,
 ) -> urllib3.BaseHTTPResponse:
     """Send a request and read the head of the answer."""
     headers = {"Accept": accept, "User-Agent": "kanikojobs"}
@@ -209,7 +218,7 @@ def _send(
     return _way(os.getpid(), settings.KUBECONFIG).send(
         method,
         path,
-        body=None if body is None else msgspec.json.encode(body),
+        body=to_json(body) if isinstance(body, dict) else body,
         headers=headers,
         timeout=urllib3.Timeout(connect=connect, read=read),
         # Whether a call is made again is decided and recorded by the caller, nowhere else.

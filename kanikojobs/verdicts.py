@@ -86,17 +86,32 @@ class Terminating(TransientError):
     """A Job of ours that is being deleted holds the name. Waiting is all that helps, so no retry is spent on it."""
 
 
-def attempt(job: Held) -> Verdict:
-    """Make one call to create a Job, and say what it came to. Raises nothing that the API or an event can cause."""
+def prepare(job: Held) -> bytes | CreationError:
+    """The Job to create, as JSON, or why there can be none. Raises nothing that an event can cause.
+
+    Apart from the call, because those of a batch are prepared in one go: between two calls each costs twice the CPU.
+    """
+    try:
+        # The row's name and namespace, not today's settings: a retry must find what an earlier try may have made.
+        return kube.to_json(
+            job_manifest(build=job.build, options=job.options(), name=job.name, namespace=job.namespace)
+        )
+    except CreationError as failure:
+        return failure
+    except Exception as failure:
+        return _fault_of_ours(failure, job=job)
+
+
+def attempt(job: Held, *, manifest: bytes | CreationError) -> Verdict:
+    """Make one call to create a Job, and say what it came to. Raises nothing that the API can cause."""
     began_at, start = time.time(), time.monotonic()
     may_exist = False
     error: CreationError
     try:
-        body = job_manifest(build=job.build, options=job.options())
-        # The row's name and namespace, not today's settings: a retry must find what an earlier try may have made.
-        body["metadata"] |= {"name": job.name, "namespace": job.namespace}
+        if isinstance(manifest, CreationError):
+            raise manifest
         try:
-            seen, outcome, status = kube.create_job(body, namespace=job.namespace), Outcome.CREATED, 201
+            seen, outcome, status = kube.create_job(manifest, namespace=job.namespace), Outcome.CREATED, 201
         except AlreadyExists:
             may_exist = True
             seen, outcome, status = _own_job(job), Outcome.ADOPTED, 409
@@ -105,12 +120,16 @@ def attempt(job: Held) -> Verdict:
     except CreationError as failure:
         error = failure
     except Exception as failure:
-        # A fault of ours. It must not take the task's other rows with it, nor come back for ever.
-        log.exception("attempt-broke", kaniko_job=job.name)
-        error = TransientError(reason="UnexpectedError", message=f"{type(failure).__name__}: {failure}"[:2000])
+        error = _fault_of_ours(failure, job=job)
     duration = time.monotonic() - start
     may_exist = may_exist or _may_have_been_carried_out(error)
     return _failure(second_opinion(error), began_at=began_at, duration=duration, may_exist=may_exist)
+
+
+def _fault_of_ours(failure: Exception, *, job: Held) -> CreationError:
+    """It must not take the task's other rows with it, nor come back for ever."""
+    log.exception("attempt-broke", kaniko_job=job.name)
+    return TransientError(reason="UnexpectedError", message=f"{type(failure).__name__}: {failure}"[:2000])
 
 
 def out_of_time(*, duration: float) -> Verdict:

@@ -424,10 +424,10 @@ def test_a_fault_of_ours_spoils_no_neighbour(simulator: Simulator, monkeypatch: 
     jobs = queue_events(3)
     whole = verdicts.job_manifest
 
-    def breaks_for_one(*, build: Build, options: Any) -> dict[str, Any]:
+    def breaks_for_one(*, build: Build, **how: Any) -> dict[str, Any]:
         if build.event_id == jobs[1].event.event_id:
             raise KeyError("a bug")
-        return whole(build=build, options=options)
+        return whole(build=build, **how)
 
     monkeypatch.setattr(verdicts, "job_manifest", breaks_for_one)
     work_off()

@@ -28,8 +28,9 @@ def image_destination(*, build: Build, options: BuildOptions) -> str:
     return fill(build.destination or options.destination, values=build.placeholders(), tagged=True)
 
 
-def job_manifest(*, build: Build, options: BuildOptions) -> dict[str, Any]:
-    """The Job to create. Raises `PermanentError` when the event cannot be built as it stands, with one of the
+def job_manifest(*, build: Build, options: BuildOptions, name: str = "", namespace: str = "") -> dict[str, Any]:
+    """The Job to create, under the name and in the namespace that were once decided for it, else those that today's
+    settings give. Raises `PermanentError` when the event cannot be built as it stands, with one of the
     reasons SourceInvalid, SourceNotAllowed, DestinationInvalid, EnvironmentInvalid, BuildTypeUnknown,
     ResourcesInvalid, DockerfileInvalid."""
     _check(build, options=options)
@@ -47,8 +48,8 @@ def job_manifest(*, build: Build, options: BuildOptions) -> dict[str, Any]:
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
-            "name": build.kubernetes_name,
-            "namespace": options.namespace,
+            "name": name or build.kubernetes_name,
+            "namespace": namespace or options.namespace,
             "labels": found_by | queue,
             "annotations": annotations,
         },
