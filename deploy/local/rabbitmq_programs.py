@@ -19,6 +19,7 @@ from deploy.local.processes import StackError
 CHECKOUT = Path(__file__).resolve().parents[2]
 CONTAINER_IMAGE = "docker.io/library/rabbitmq:3.13"
 _DEBIAN_SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+_BROKER = ("rabbit", "rabbit_common", "rabbitmq_prelaunch")
 _SYSTEM_FOLDERS = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
 
 _WAYS = """RabbitMQ is needed and was not found. Any one of these will do:
@@ -35,6 +36,12 @@ class Programs:
     server: Path
     epmd: Path
     path: str
+
+    def broker_folders(self) -> list[Path]:
+        """What there must be among the plugins of a node that uses none; empty where plugins lie elsewhere."""
+        plugins = self.server.resolve().parents[1] / "plugins"
+        found = [folder for name in _BROKER for folder in plugins.glob(f"{name}-[0-9]*")]
+        return found if len(found) == len(_BROKER) else []
 
 
 @dataclass(frozen=True, slots=True)
