@@ -1,6 +1,7 @@
 """The alerts fire when they shall and are quiet when they shall be, and all that watches names metrics that exist."""
 
 import json
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -41,7 +42,10 @@ def promtool() -> Path:
 @pytest.mark.parametrize("arguments", [["check", "rules", "rules.yaml"], ["test", "rules", "rules_test.yaml"]])
 def test_prometheus_own_tool_finds_no_fault(promtool: Path, arguments: list[str]) -> None:
     """The second runs series through every alert: some for which it fires, and some for which it must not."""
-    done = subprocess.run([promtool, *arguments], cwd=FOLDER, capture_output=True, text=True, timeout=120)
+    # It makes much garbage of little: a third of its time goes into collecting it, unless it collects less often.
+    env = os.environ | {"GOGC": "400"}
+
+    done = subprocess.run([promtool, *arguments], cwd=FOLDER, env=env, capture_output=True, text=True, timeout=120)
 
     assert done.returncode == 0, done.stdout + done.stderr
 

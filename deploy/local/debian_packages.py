@@ -22,8 +22,8 @@ class DebianPackageError(Exception):
     """This machine has no apt, or apt could not deliver. The text says which."""
 
 
-def unpack(packages: list[str], *, into: Path) -> Path:
-    """Unpacks the packages and what they need beyond what is installed.
+def unpack(packages: list[str], *, into: Path, alone: bool = False) -> Path:
+    """Unpacks the packages and what they need beyond what is installed, unless they stand `alone`.
 
     Returns the folder; it is complete or absent.
     """
@@ -36,17 +36,19 @@ def unpack(packages: list[str], *, into: Path) -> Path:
     with into.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not into.exists():
-            _unpack(packages, into=into)
+            _unpack(packages, into=into, alone=alone)
     return into
 
 
-def _unpack(packages: list[str], *, into: Path) -> None:
+def _unpack(packages: list[str], *, into: Path, alone: bool) -> None:
     with tempfile.TemporaryDirectory(dir=into.parent, prefix=f"{into.name}-") as name:
         work = Path(name)
         apt = _Apt(work / "apt")
         apt.run("update")
-        plan = apt.run("install", "--simulate", "--no-install-recommends", *packages)
-        needed = {*packages, *re.findall(r"^Inst (\S+)", plan, flags=re.MULTILINE)}
+        needed = set(packages)
+        if not alone:
+            plan = apt.run("install", "--simulate", "--no-install-recommends", *packages)
+            needed |= set(re.findall(r"^Inst (\S+)", plan, flags=re.MULTILINE))
         apt.run("download", *sorted(needed))
         root = work / "root"
         root.mkdir()

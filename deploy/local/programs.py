@@ -9,7 +9,10 @@ PLACE = Path(__file__).resolve().parents[2] / ".local"
 
 
 def find_program(name: str, *, package: str) -> Path:
-    """Where a program is. Raises `DebianPackageError`, which says why, when it is not to be had."""
+    """Where a program is, one that runs without what its package depends on.
+
+    Raises `DebianPackageError`, which says why, when it is not to be had.
+    """
     if found := shutil.which(name):
         return Path(found)
-    return unpack([package], into=PLACE / package) / "usr" / "bin" / name
+    return unpack([package], into=PLACE / package, alone=True) / "usr" / "bin" / name
