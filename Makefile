@@ -5,6 +5,9 @@ PYTHON ?= python3
 PY := .venv/bin/python
 SOURCES := kanikojobs project deploy tests manage.py
 
+# The tests start Python a hundred times, and each start would compile the same files again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-cluster bench screenshots image lint format clean
 
