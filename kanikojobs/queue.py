@@ -60,6 +60,7 @@ class KanikoJobBroker(ORM):
         self._plain_tasks_seen_at = self._plain_task_turn_at = 0.0
         self._replays_seen_at = self._rules_seen_at = 0.0
         self._claimed: deque[Portion] = deque()
+        self._took_all_it_may = False
         # A claim of which we never heard whether it was committed.
         self._unheard_of: UUID | None = None
         self._pulse = Pulse(Heartbeat.Role.WORKERS)
@@ -129,11 +130,18 @@ class KanikoJobBroker(ORM):
         if on_trial and not claim.kaniko_jobs:
             # The API server answers, and there is nothing to try it with.
             outages.end()
-        # Few rows are spread over all workers for speed, many are packed for throughput.
-        size = min(settings.KANIKOJOBS_TASK_SIZE, -(-len(claim.kaniko_jobs) // settings.KANIKOJOBS_WORKER_COUNT))
-        for start in range(0, len(claim.kaniko_jobs), size or 1):
+        size = self._task_size(len(claim.kaniko_jobs))
+        for start in range(0, len(claim.kaniko_jobs), size):
             self._claimed.append(Portion(token, claim.kaniko_jobs[start : start + size], on_trial))
         return bool(self._claimed)
+
+    def _task_size(self, claimed: int) -> int:
+        """Few rows are spread over all workers for speed; a backlog, of which a claim takes all that it may twice in
+        a row, is packed for throughput."""
+        behind, self._took_all_it_may = self._took_all_it_may, claimed == settings.KANIKOJOBS_CLAIM_SIZE
+        if behind and self._took_all_it_may:
+            return int(settings.KANIKOJOBS_TASK_SIZE)
+        return max(1, min(settings.KANIKOJOBS_TASK_SIZE, -(-claimed // settings.KANIKOJOBS_WORKER_COUNT)))
 
     def _give_back(self) -> None:
         while self._claimed:

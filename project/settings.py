@@ -186,9 +186,10 @@ KANIKOJOBS_RETRY_DELAY = env.duration("KANIKOJOBS_RETRY_DELAY", "100ms", least="
 KANIKOJOBS_MAX_QUEUE_SIZE = env.integer("KANIKOJOBS_MAX_QUEUE_SIZE", 100, least=1)
 KANIKOJOBS_TASK_TIMEOUT = env.duration("KANIKOJOBS_TASK_TIMEOUT", "60s", least="5s")
 KANIKOJOBS_LEASE = env.duration("KANIKOJOBS_LEASE", "90s", least="5s")
-# Kaniko Jobs per task: a worker commits once for all of a task's, so larger ones cost less and finish later.
-KANIKOJOBS_TASK_SIZE = 16
-KANIKOJOBS_CLAIM_SIZE = max(1, min(KANIKOJOBS_MAX_QUEUE_SIZE * 4 // 5, KANIKOJOBS_WORKER_COUNT * KANIKOJOBS_TASK_SIZE))
+# Kaniko Jobs per task: a worker commits once for all of a task's, so larger ones cost less and finish later. A third of
+# what a cluster holds: one task waits in Django-Q2's queue while the two of the next claim wait for room there.
+KANIKOJOBS_TASK_SIZE = max(1, min(32, KANIKOJOBS_MAX_QUEUE_SIZE // 3))
+KANIKOJOBS_CLAIM_SIZE = max(1, min(2 * KANIKOJOBS_TASK_SIZE, KANIKOJOBS_MAX_QUEUE_SIZE - KANIKOJOBS_TASK_SIZE))
 Q_CLUSTER = {
     "name": "kanikojobs",
     "broker_class": "kanikojobs.queue.KanikoJobBroker",

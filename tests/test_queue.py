@@ -10,6 +10,7 @@ import pytest
 from django.utils import timezone
 from django_q.models import OrmQ, Schedule, Task
 from django_q.scheduler import scheduler
+from django_q.signing import SignedPackage
 from django_q.tasks import async_task, schedule
 from pytest_django import Settings
 
@@ -175,3 +176,20 @@ def test_a_broker_holds_no_more_in_memory_than_the_setting_says(settings: Settin
     in_queue = settings.Q_CLUSTER["queue_limit"] * settings.KANIKOJOBS_TASK_SIZE
     assert held == settings.KANIKOJOBS_CLAIM_SIZE
     assert held + in_queue <= settings.KANIKOJOBS_MAX_QUEUE_SIZE
+
+
+def test_few_rows_are_spread_over_the_workers_and_a_backlog_is_packed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "SLOW_POLL", 0.01)
+    claim, task = settings.KANIKOJOBS_CLAIM_SIZE, settings.KANIKOJOBS_TASK_SIZE
+    queue_events(2 * claim + 3)
+    broker = KanikoJobBroker(list_key="tests")
+
+    sizes = []
+    while packages := broker.dequeue():
+        sizes.append(len(SignedPackage.loads(packages[0][1])["args"][1]))
+
+    spread = -(-claim // settings.KANIKOJOBS_WORKER_COUNT)
+    first = [spread] * (claim // spread) + ([claim % spread] if claim % spread else [])
+    assert sizes == [*first, task, task, 1, 1, 1]
