@@ -18,7 +18,7 @@ demo: .venv/ready  ## The whole system with sample events, until Ctrl-C. DEMO_ON
 	@exec $(PY) -m deploy.local.demo
 
 test: .venv/ready  ## The tests, against real PostgreSQL and RabbitMQ. ARGS="tests/test_x.py -k name": some of them
-	@exec $(PY) -m pytest $(or $(ARGS),-n 3 --dist worksteal)
+	@exec $(PY) -m pytest $(or $(ARGS),-n 4 --dist worksteal)
 
 test-cluster: .venv/ready  ## The tests that talk to Kubernetes, against the current context, after asking
 	@context=$$($(PY) -m deploy.local.cluster) && \
