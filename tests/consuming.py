@@ -50,13 +50,13 @@ def running(consumer: Consuming) -> Iterator[Consuming]:
         yield consumer
     finally:
         consumer.stop.set()
-        thread.join(30)
+        thread.join(60)
     assert not thread.is_alive()
     if raised:
         raise raised[0]
 
 
-def eventually(holds: Callable[[], bool], *, seconds: float = 20) -> None:
+def eventually(holds: Callable[[], bool], *, seconds: float = 60) -> None:
     """Waits until something is so; fails if it is not in time."""
     deadline = time.monotonic() + seconds
     while not holds():

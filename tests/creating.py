@@ -29,7 +29,7 @@ def work(*, most: int = 8, on_trial: bool = False) -> creation.CreationResult:
     return creation.create(token=claim.token, kaniko_jobs=claim.kaniko_jobs, on_trial=on_trial)
 
 
-def work_off(*, seconds: float = 20.0) -> None:
+def work_off(*, seconds: float = 60.0) -> None:
     """Work until nothing waits any more, retries included."""
     deadline = time.monotonic() + seconds
     while KanikoJob.objects.filter(state__in=[State.QUEUED, State.CREATING]).exists():

@@ -26,7 +26,7 @@ from tests.stack_plugin import StartCommand
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("queues")]
 
 
-def ended(child: Child, *, seconds: float = 15) -> int:
+def ended(child: Child, *, seconds: float = 30) -> int:
     eventually(lambda: not child.running, seconds=seconds)
     assert child.returncode is not None
     return child.returncode
@@ -34,7 +34,7 @@ def ended(child: Child, *, seconds: float = 15) -> int:
 
 def http_get(port: int, path: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()

@@ -142,13 +142,13 @@ def test_stopping_gives_back_what_is_not_written(depth: Callable[[str], int]) ->
 
     def write(batch: intake.Batch) -> IntakeResult:
         writing.set()
-        may_go_on.wait(10)
+        may_go_on.wait(60)
         return intake.write(batch, origin=JobStartEvent.Origin.QUEUE)
 
     works = lanes.works(queue=settings.KANIKOJOBS_QUEUE, dlq="", drain_dlq=False)
     slow = {queue: replace(work, write=write) for queue, work in works.items()}
     with running(consuming(queues=slow, batch=1)) as consumer:
-        writing.wait(10)
+        writing.wait(60)
         consumer.stop.set()
         may_go_on.set()
 

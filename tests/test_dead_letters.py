@@ -131,7 +131,7 @@ def test_two_that_record_the_same_letters_at_once_count_all_and_do_not_lock_each
 
     def record(letters: list[Letter]) -> None:
         connection.ensure_connection()
-        start.wait(timeout=10)
+        start.wait(timeout=60)
         try:
             for _ in range(3):
                 with transaction.atomic():

@@ -79,7 +79,7 @@ def beats(role: Heartbeat.Role) -> list[dict[str, Any]]:
     return [beat.details for beat in heartbeats.alive(role)]
 
 
-def until(true: Callable[[], object], *, seconds: float = 20) -> None:
+def until(true: Callable[[], object], *, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it did not happen"

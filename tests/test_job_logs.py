@@ -57,7 +57,7 @@ def test_a_log_is_followed_while_it_is_written_and_ends_with_the_container(
     simulator.write_log(job.name, "\x1b[33mand now the password=hunter2 of it\x1b[0m")
     wait_until(lambda: any("and now" in text for text in heard))
     simulator.end_pod(job.name, outcome="build-error")
-    listener.join(20)
+    listener.join(60)
 
     assert not listener.is_alive()
     assert "hunter2" not in "".join(heard)

@@ -286,7 +286,7 @@ def test_the_workers_of_a_web_server_tell_the_same(
         env={"DATABASE_URL": _test_database_url(), "RABBITMQ_URL": ""},
     )
     try:
-        web.wait_until(lambda: http_status("GET", "/health", port=port) == 200, seconds=30)
+        web.wait_until(lambda: http_status("GET", "/health", port=port) == 200, seconds=60)
         before = requests_counted(port)
         scrapes = scrapes_by_several(port, log=web.log)
         after = requests_counted(port)
@@ -313,7 +313,7 @@ def scrapes_by_several(port: int, *, log: Path) -> list[str]:
 
 
 def get(port: int, path: str) -> str:
-    with urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+    with urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
         return str(answer.read().decode())
 
 

@@ -292,7 +292,7 @@ def at_once(*calls: Any) -> list[Any]:
 
     def run(call: Any) -> Any:
         connection.ensure_connection()
-        start.wait(timeout=10)
+        start.wait(timeout=60)
         try:
             return call()
         finally:

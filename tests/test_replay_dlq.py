@@ -183,7 +183,7 @@ def test_interrupted_it_pauses_the_run(start_command: StartCommand) -> None:
         an_expired()
 
     child = start_command("replay_dlq", "--yes", "--rate", "2", "--note", "Slowly.")
-    child.wait_until(lambda: ReplayRun.objects.filter(handled__gt=0).exists(), seconds=30)
+    child.wait_until(lambda: ReplayRun.objects.filter(handled__gt=0).exists(), seconds=60)
     os.kill(child.pid, signal.SIGINT)
     code = child.wait()
 

@@ -169,7 +169,7 @@ def test_an_attempt_of_a_worker_that_was_killed_while_its_job_went_on_is_lost_an
     job = queued_job()
     claim = claims.claim(most=1, lease=timedelta(minutes=1))
     held = creation.begin(token=claim.token, kaniko_jobs=claim.kaniko_jobs)
-    creation.make_calls(held, stop_at=time.monotonic() + 10, on_trial=False)
+    creation.make_calls(held, stop_at=time.monotonic() + 60, on_trial=False)
     with watching():
         wait_finished([job])
     before = JobAttempt.objects.get().outcome
@@ -187,7 +187,7 @@ def test_an_attempt_whose_worker_may_still_be_at_it_is_left_open(simulator: Simu
     job = queued_job()
     claim = claims.claim(most=1, lease=timedelta(minutes=1))
     calls = creation.make_calls(
-        creation.begin(token=claim.token, kaniko_jobs=claim.kaniko_jobs), stop_at=time.monotonic() + 10, on_trial=False
+        creation.begin(token=claim.token, kaniko_jobs=claim.kaniko_jobs), stop_at=time.monotonic() + 60, on_trial=False
     )
 
     with watching():

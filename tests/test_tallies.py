@@ -120,7 +120,7 @@ def test_two_that_add_to_the_same_series_at_once_lose_nothing_and_do_not_lock_ea
 
     def add(names: list[str]) -> None:
         connection.ensure_connection()
-        start.wait(timeout=10)
+        start.wait(timeout=60)
         try:
             for _ in range(25):
                 tallies.add({name: observed(0.1) for name in names})

@@ -16,7 +16,7 @@ from kanikojobs.states import FINISHED
 from kanikojobs.watching import Watching
 from tests.factories import a_kaniko_job, an_event
 
-PATIENCE = 30.0  # seconds after which a test stops waiting and fails
+PATIENCE = 60.0  # seconds after which a test stops waiting and fails
 
 
 def queued_job(**fields: Any) -> KanikoJob:

@@ -22,11 +22,11 @@ def conformance_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Raw
     command = [sys.executable, "-m", "deploy.local.kubernetes_simulator", "--kubeconfig", str(kubeconfig)]
     process = subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.DEVNULL)
     try:
-        assert wait_for(kubeconfig.exists, seconds=30), "the simulator did not start"
+        assert wait_for(kubeconfig.exists, seconds=60), "the simulator did not start"
         yield RawKubernetes(kubeconfig=kubeconfig)
     finally:
         process.terminate()
-        process.wait(timeout=10)
+        process.wait(timeout=60)
 
 
 @pytest.fixture(scope="session")

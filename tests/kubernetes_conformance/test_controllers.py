@@ -37,7 +37,7 @@ def test_the_job_controller_makes_a_pod_that_belongs_to_the_job(api: RawKubernet
     assert (owner["kind"], owner["name"], owner["uid"], owner["controller"]) == ("Job", name, uid, True)
     assert found["metadata"]["name"].startswith(f"{name}-")
     assert found["metadata"]["labels"]["job-name"] == name
-    assert wait_for(lambda: api.get(name).body["status"].get("active") == 1, seconds=10)
+    assert wait_for(lambda: api.get(name).body["status"].get("active") == 1, seconds=60)
 
 
 def test_a_job_whose_pod_succeeds_is_complete(api: RawKubernetes, name: str) -> None:
@@ -46,7 +46,7 @@ def test_a_job_whose_pod_succeeds_is_complete(api: RawKubernetes, name: str) -> 
 
     end_pod(api, found, code=0)
 
-    assert wait_for(lambda: "Complete" in conditions_of(api, name), seconds=20)
+    assert wait_for(lambda: "Complete" in conditions_of(api, name), seconds=60)
     status = api.get(name).body["status"]
     assert list(conditions_of(api, name)) == ["SuccessCriteriaMet", "Complete"]
     assert (status["succeeded"], "completionTime" in status, "active" in status) == (1, True, False)
@@ -58,7 +58,7 @@ def test_a_job_whose_pod_fails_is_failed(api: RawKubernetes, name: str) -> None:
 
     end_pod(api, found, code=1)
 
-    assert wait_for(lambda: "Failed" in conditions_of(api, name), seconds=20)
+    assert wait_for(lambda: "Failed" in conditions_of(api, name), seconds=60)
     assert conditions_of(api, name) == {"FailureTarget": "BackoffLimitExceeded", "Failed": "BackoffLimitExceeded"}
     assert (api.get(name).body["status"]["failed"], "completionTime" in api.get(name).body["status"]) == (1, False)
 
@@ -85,7 +85,7 @@ def test_an_exit_code_that_the_policy_names_fails_the_job(api: RawKubernetes, na
 
     end_pod(api, found, code=42)
 
-    assert wait_for(lambda: "Failed" in conditions_of(api, name), seconds=20)
+    assert wait_for(lambda: "Failed" in conditions_of(api, name), seconds=60)
     assert conditions_of(api, name)["Failed"] == "PodFailurePolicy"
 
 
@@ -93,7 +93,7 @@ def test_the_deadline_counts_the_time_that_a_pod_is_pending(api: RawKubernetes, 
     create(api, controlled(name, activeDeadlineSeconds=1))
     seen(lambda: pods_of(api, name), needs="Job controller")
 
-    assert wait_for(lambda: "Failed" in conditions_of(api, name), seconds=30)
+    assert wait_for(lambda: "Failed" in conditions_of(api, name), seconds=60)
     assert conditions_of(api, name) == {"FailureTarget": "DeadlineExceeded", "Failed": "DeadlineExceeded"}
 
 
@@ -105,7 +105,7 @@ def test_a_suspended_job_has_no_pods_until_it_is_resumed(api: RawKubernetes, nam
     api.patch(name, {"spec": {"suspend": False}})
 
     assert before == []
-    assert wait_for(lambda: pods_of(api, name), seconds=20)
+    assert wait_for(lambda: pods_of(api, name), seconds=60)
 
 
 def test_a_suspension_takes_the_pods_and_is_no_failure(api: RawKubernetes, name: str) -> None:
@@ -114,7 +114,7 @@ def test_a_suspension_takes_the_pods_and_is_no_failure(api: RawKubernetes, name:
 
     api.patch(name, {"spec": {"suspend": True}})
 
-    assert wait_for(lambda: "Suspended" in conditions_of(api, name) and not pods_of(api, name), seconds=20)
+    assert wait_for(lambda: "Suspended" in conditions_of(api, name) and not pods_of(api, name), seconds=60)
     status = api.get(name).body["status"]
     assert (status.get("failed", 0), "startTime" in status) == (0, False)
 
