@@ -49,6 +49,8 @@ class Diagnosis:
 NOTHING = ("", "")
 ENDING = "Ending"
 _UNREAD = Read()
+# What a process ends with that is told to end, or is killed: 128 and the number of the signal.
+_SIGNALLED = (143, 137)
 
 
 def diagnose(job: Job, *, pods: Sequence[Pod], read: Read = _UNREAD, noted: tuple[str, str] = NOTHING) -> Diagnosis:
@@ -153,7 +155,15 @@ def _failed(job: Job, *, pods: Sequence[Pod], read: Read, noted: tuple[str, str]
     culprit = _culprit(pod)
     if culprit is None:
         return _as_failed(job, _reason_of(job, noted=noted), job.message or pod.message, node=node)
+    if culprit.exit_code in _SIGNALLED and _was_deleted_first(job):
+        message = f"The Job was deleted while it ran, so container {culprit.name} was ended."
+        return _as_failed(job, "JobVanished", message, node=node, container=culprit)
     return _by_words(job, pod=pod, culprit=culprit, read=read, node=node)
+
+
+def _was_deleted_first(job: Job) -> bool:
+    """Whether it failed after its deletion was asked for: the Job controller counts the pods that the deletion ends."""
+    return bool(job.deleted_at and job.ended_at and job.deleted_at < job.ended_at)
 
 
 def _too_late(job: Job, *, pods: Sequence[Pod], read: Read, noted: tuple[str, str]) -> Diagnosis:

@@ -78,7 +78,7 @@ class Job:
     """A Kubernetes Job. `end` is "Complete" or "Failed" once it has ended, with that condition's reason and message.
 
     `ending` is the reason with which it will have failed, once its pods are gone. `failed` counts the pods that have,
-    those that the podFailurePolicy ignores left out.
+    those that the podFailurePolicy ignores left out. `deleted_at` is when its deletion was asked for.
     """
 
     name: str
@@ -95,6 +95,7 @@ class Job:
     ended_at: datetime | None = None
     suspended: bool = False
     terminating: bool = False
+    deleted_at: datetime | None = None
     created_at: datetime | None = None
 
 
@@ -125,6 +126,7 @@ def read_job(obj: Json) -> Job:
         ended_at=_time(end.get("lastTransitionTime")),
         suspended=bool((obj.get("spec") or {}).get("suspend")),
         terminating=bool(metadata.get("deletionTimestamp")),
+        deleted_at=_time(metadata.get("deletionTimestamp")),
         created_at=_time(metadata.get("creationTimestamp")),
     )
 

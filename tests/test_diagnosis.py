@@ -58,6 +58,22 @@ def waiting(reason: str, message: str = "") -> Container:
     return Container(name="kaniko", init=False, state="waiting", reason=reason, message=message)
 
 
+@pytest.mark.parametrize(
+    ("exit_code", "deleted_after", "reason"),
+    [(143, -2, "JobVanished"), (137, -2, "JobVanished"), (1, -2, "BuildFailed"), (143, 2, "BuildFailed")],
+    ids=["told to end", "killed", "failed by itself meanwhile", "deleted when it was over"],
+)
+def test_a_build_that_ended_because_its_job_was_deleted_did_not_fail(
+    exit_code: int, deleted_after: int, reason: str
+) -> None:
+    # Seen at a Job controller: a deletion in the foreground ends the pods first, which counts as BackoffLimitExceeded.
+    job = a_job(ended_at=NOW, terminating=True, deleted_at=NOW + timedelta(seconds=deleted_after))
+
+    found = diagnose(job, pods=[a_pod(kaniko(exit_code), terminating=True)], read=all_read(None))
+
+    assert (found.state, found.reason) == (State.FAILED, reason)
+
+
 # The last line that kaniko, or git in the source container, writes; the reason that it tells.
 KANIKO_WORDS: dict[str, tuple[str, str]] = {
     "a step": (

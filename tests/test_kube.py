@@ -107,6 +107,11 @@ DENIED = a_status(message='admission webhook "policy.example.com" denied the req
             id="webhook-that-does-not-answer",
         ),
         pytest.param(
+            answers("400 Bad Request", body=b"Client sent an HTTP request to an HTTPS server.\n"),
+            *(ClusterUnavailable, "BadRequest", "to an HTTPS server"),
+            id="http-at-the-port-of-https",
+        ),
+        pytest.param(
             answers("403 Forbidden", body=STARTING),
             *(ClusterUnavailable, "NotReady", "not yet ready"),
             id="admission-that-is-starting",
