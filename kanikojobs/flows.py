@@ -83,7 +83,7 @@ def comparison(*, window: Window = DAY) -> Comparison:
     since = _beginning(window, now=now)
     sums = tallies.sums(span=window.span, since=since)
     day = sums if window == DAY else tallies.sums(span=DAY.span, since=_beginning(DAY, now=now))
-    late = only_direct(now=now)
+    late, fresh = only_direct(now=now), _only_directly(since=now - PATIENCE)
     number, senders = late[:MOST_COUNTED].count(), _senders(late)
     return Comparison(
         window=window,
@@ -98,6 +98,7 @@ def comparison(*, window: Window = DAY) -> Comparison:
             queue=_messages(day, origin=Origin.QUEUE),
             direct=_messages(day, origin=Origin.DIRECT),
             only_direct=number,
+            not_judged=fresh[:MOST_COUNTED].count(),
             refused=_count(day, "sink/refused"),
             senders=list(senders),
         ),
@@ -121,15 +122,21 @@ def note_refusal() -> None:
         log.warning("refusal-not-counted", error=type(error).__name__)
 
 
-def next_step(*, queue: int, direct: int, only_direct: int, refused: int, senders: Sequence[str]) -> NextStep:
-    """What the last 24 hours mean: messages by each way, events by the direct one alone, requests refused."""
+def next_step(
+    *, queue: int, direct: int, only_direct: int, not_judged: int, refused: int, senders: Sequence[str]
+) -> NextStep:
+    """What the last 24 hours mean: messages by each way, events by the direct one alone, requests refused.
+
+    `not_judged` events came directly a moment ago: the queue may bring them yet.
+    """
     publish = f"publish to the RabbitMQ queue {settings.KANIKOJOBS_QUEUE}"
     if settings.KANIKOJOBS_DIRECT_EVENTS == "reject":
         if refused:
             return NextStep(
                 3,
                 False,
-                f"{refused} direct requests were refused within 24 hours: their senders have to {publish}. "
+                f"{_counted(refused, 'direct request was', 'direct requests were')} refused within 24 hours: their "
+                f"senders have to {publish}. "
                 "KANIKOJOBS_DIRECT_EVENTS=accept is the way back.",
             )
         return NextStep(
@@ -153,13 +160,18 @@ def next_step(*, queue: int, direct: int, only_direct: int, refused: int, sender
             1, False, f"Everything came directly within 24 hours. For phase 2 let the senders {publish} too."
         )
     if only_direct:
-        more = "+" if only_direct >= MOST_COUNTED else ""
+        events = _counted(only_direct, "event", "events")
         named = ", ".join(senders[:3]) + (" and others" if len(senders) > 3 else "")
         return NextStep(
             2,
             False,
-            f"{only_direct}{more} events of the last 24 hours came only directly, of {named}. Their senders have to "
+            f"{events} of the last 24 hours came only directly, of {named}. Their senders have to "
             f"{publish}; phase 3 is safe when this has been 0 for 24 hours.",
+        )
+    if not_judged:
+        events = _counted(not_judged, "event", "events")
+        return NextStep(
+            2, False, f"{events} came directly within the last five minutes, and so far not through the queue, too."
         )
     return NextStep(
         2,
@@ -167,6 +179,10 @@ def next_step(*, queue: int, direct: int, only_direct: int, refused: int, sender
         "Every direct event of the last 24 hours came through the queue, too. "
         "Phase 3 is safe: set KANIKOJOBS_DIRECT_EVENTS=reject.",
     )
+
+
+def _counted(number: int, one: str, several: str) -> str:
+    return f"{number}{'+' if number >= MOST_COUNTED else ''} {one if number == 1 else several}"
 
 
 def _beginning(window: Window, *, now: datetime) -> datetime:

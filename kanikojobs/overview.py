@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 from django.conf import settings
 from django.db.models import Sum
+from django.utils.text import Truncator
 
 from kanikojobs import backlog, heartbeats, outages, pausing, tallies
 from kanikojobs.backlog import Backlog, Share
@@ -306,7 +307,7 @@ def causes(*, since: datetime) -> list[Cause]:
             group=id,
             fingerprint=groups[id].fingerprint,
             cause=groups[id].cause,
-            title=groups[id].signature.partition("\n")[0][:200],
+            title=Truncator(groups[id].signature.partition("\n")[0]).chars(200),
             count=count,
             state=groups[id].state,
             is_new=groups[id].first_seen_at >= since,

@@ -15,6 +15,7 @@ from kanikojobs.models import (
     OperatorAction,
     ReplayItem,
 )
+from kanikojobs.templatetags import humane
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def _attempts(jobs: list[KanikoJob]) -> Iterator[Entry]:
     good = (JobAttempt.Outcome.CREATED, JobAttempt.Outcome.ADOPTED)
     for attempt in JobAttempt.objects.filter(kaniko_job__in=jobs):
         status = f"HTTP {attempt.http_status}" if attempt.http_status else ""
-        took = f"{attempt.duration * 1000:.0f} ms" if attempt.duration is not None else ""
+        took = humane.took(attempt.duration)
         facts = ", ".join(part for part in (status, took, attempt.worker) if part)
         why = ": ".join(part for part in (attempt.reason, attempt.message) if part)
         yield Entry(

@@ -135,12 +135,14 @@ def test_what_is_older_than_a_day_speaks_against_nothing() -> None:
     ("switch", "numbers", "phase", "ready", "says"),
     [
         ("accept", {"direct": 5}, 1, False, "For phase 2 let the senders publish to the RabbitMQ queue kaniko-jobs"),
-        ("accept", {"direct": 5, "queue": 4, "only_direct": 1}, 2, False, "1 events of the last 24 hours came only"),
+        ("accept", {"direct": 5, "queue": 4, "only_direct": 1}, 2, False, "1 event of the last 24 hours came only"),
         ("accept", {"direct": 9, "queue": 9, "only_direct": 10_000}, 2, False, "10000+ events"),
         ("accept", {"direct": 5, "queue": 5}, 2, True, "set KANIKOJOBS_DIRECT_EVENTS=reject"),
+        ("accept", {"direct": 5, "queue": 5, "not_judged": 1}, 2, False, "1 event came directly within the last five"),
         ("accept", {"queue": 5}, 2, True, "Nothing came directly within 24 hours"),
         ("accept", {}, 1, False, "Nothing came within 24 hours, by either way"),
         ("reject", {"queue": 5, "refused": 3}, 3, False, "3 direct requests were refused within 24 hours"),
+        ("reject", {"queue": 5, "refused": 1}, 3, False, "1 direct request was refused within 24 hours"),
         ("reject", {"queue": 5}, 3, True, "take its parts down"),
     ],
 )
@@ -151,7 +153,7 @@ def test_what_to_do_next_is_said(
     settings.KANIKOJOBS_QUEUE = "kaniko-jobs"
 
     step: NextStep = flows.next_step(
-        senders=["a-sender"], **{"queue": 0, "direct": 0, "only_direct": 0, "refused": 0} | numbers
+        senders=["a-sender"], **{"queue": 0, "direct": 0, "only_direct": 0, "not_judged": 0, "refused": 0} | numbers
     )
 
     assert (step.phase, step.ready) == (phase, ready)
@@ -161,7 +163,7 @@ def test_what_to_do_next_is_said(
 def test_where_knative_reads_the_queue_nothing_can_be_compared(settings: Settings) -> None:
     settings.KANIKOJOBS_QUEUE_READER = "knative"
 
-    step = flows.next_step(queue=0, direct=9, only_direct=9, refused=0, senders=[])
+    step = flows.next_step(queue=0, direct=9, only_direct=9, not_judged=0, refused=0, senders=[])
 
     assert (step.phase, step.ready) == (1, False)
     assert "KANIKOJOBS_QUEUE_READER=consumer" in step.sentence

@@ -17,6 +17,7 @@ from kanikojobs.admin.job_actions import JobActions
 from kanikojobs.admin.rows import PriorityFilter, ReadOnlyAdmin, ReasonFilter, mark, tone
 from kanikojobs.advice import advice
 from kanikojobs.models import Drift, JobAttempt, JobStartEvent, KanikoJob, Outage, PruneRun
+from kanikojobs.templatetags import humane
 from kanikojobs.timeline import timeline
 
 # Ids are looked up whole, each by its index. A part of an id would read the whole table.
@@ -147,11 +148,15 @@ class JobAttemptInline(admin.TabularInline):
         "message",
         "worker",
         "started_at",
-        "duration",
+        "took",
     )
     ordering = ("number",)
     extra = 0
     can_delete = False
+
+    @admin.display(description="took")
+    def took(self, attempt: JobAttempt) -> str:
+        return humane.took(attempt.duration)
 
     def has_add_permission(self, request: HttpRequest, obj: object = None) -> bool:
         return False
@@ -196,12 +201,16 @@ class JobAttemptAdmin(ReadOnlyAdmin):
         "reason",
         "worker",
         "started_at",
-        "duration",
+        "took",
     )
     list_filter = ("outcome", "started_at")
     list_select_related = ("kaniko_job",)
     search_fields = ("kaniko_job",)
     search_help_text = SEARCH_HELP
+
+    @admin.display(description="took")
+    def took(self, attempt: JobAttempt) -> str:
+        return humane.took(attempt.duration)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[JobAttempt], search_term: str

@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta
 
 from django import template
+from django.utils.dateparse import parse_datetime
 
 from kanikojobs import inspection
 
@@ -28,6 +29,21 @@ def length_of_time(length: timedelta) -> str:
 def ago(at: datetime | None, now: datetime) -> str:
     """How long before `now`."""
     return length_of_time(now - at) if at else "–"
+
+
+@register.filter
+def moment(text: str) -> str:
+    """A time as Kubernetes writes it, as the pages do: "31 Jan 14:05:12"."""
+    try:
+        at = parse_datetime(text)
+    except ValueError:
+        at = None
+    return f"{at:%d %b %H:%M:%S}" if at else text
+
+
+def took(seconds: float | None) -> str:
+    """How long a call took: "8 ms"."""
+    return "" if seconds is None else f"{seconds * 1000:.0f} ms"
 
 
 @register.filter

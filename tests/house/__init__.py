@@ -1,5 +1,6 @@
-"""A house with a day behind it, for a browser to look at: rows of every kind, a web server before them, and Chromium.
+"""The demo for a browser to look at: its system on servers of the tests, what it has not, and Chromium.
 
-`rows` and `story` furnish a database, `server` puts the web server before it, `browser` opens its pages; the browser
-tests (`tests/test_browser.py`) and the README's pictures (`pictures`) live in it.
+`server` runs the demo, `story` is one build of it as the cluster knows it, `rows` adds what takes time or bad luck,
+`pages` is every page that there is, `browser` opens them and `looking` finds fault; the browser tests
+(`tests/browser/`) and the README's pictures (`pictures`) live in it.
 """

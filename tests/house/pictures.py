@@ -1,6 +1,8 @@
-"""The README's pictures, taken of the house: `make screenshots`. Few and small, for they are kept in the repository."""
+"""The README's pictures, taken of the demo: `make screenshots`. Few and small, for they are kept in the repository."""
 
+import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,7 +11,7 @@ from playwright.sync_api import Browser
 
 from deploy.local.chromium import NoChromium
 from deploy.local.processes import StackError
-from deploy.local.stack import CHECKOUT, LOCAL, LocalStack, signals_end_this_process
+from deploy.local.stack import CHECKOUT, LOCAL, LocalStack
 from tests.house import browser as chromium
 from tests.house.server import House, a_house
 
@@ -19,22 +21,22 @@ MOST_BYTES = 150_000
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """The upper part of a page: its name in the house or its path, and how it is looked at."""
+    """The upper part of a page, and how it is looked at. In the path `{MODEL}` is the row worth looking at."""
 
     file: str
-    page: str
+    path: str
     scheme: Literal["light", "dark"]
     height: int
 
 
 PICTURES = (
     Picture("home.png", "/admin/", "light", 960),
-    Picture("event.png", "event", "dark", 860),
-    Picture("failure-group.png", "failure group", "light", 660),
+    Picture("event.png", "/admin/kanikojobs/jobstartevent/{kanikojobs.jobstartevent}/change/", "dark", 860),
+    Picture("failure-group.png", "/admin/kanikojobs/failuregroup/{kanikojobs.failuregroup}/change/", "light", 660),
 )
 
 
-def take(picture: Picture, *, browser: Browser, house: House) -> Path:
+def take(picture: Picture, *, rows: Mapping[str, int], browser: Browser, house: House) -> Path:
     """Take one. Raises `ValueError` when it is too large to be kept."""
     with browser.new_context(
         viewport={"width": 1440, "height": picture.height},
@@ -43,7 +45,8 @@ def take(picture: Picture, *, browser: Browser, house: House) -> Path:
         storage_state=chromium.log_in(browser, house),
     ) as context:
         page = context.new_page()
-        page.goto(house.address + house.pages.get(picture.page, picture.page), timeout=chromium.PATIENCE_MS)
+        path = re.sub(r"{(.+?)}", lambda name: str(rows[name[1]]), picture.path)
+        page.goto(house.address + path, timeout=chromium.PATIENCE_MS)
         image = page.screenshot(animations="disabled")
     if len(image) > MOST_BYTES:
         raise ValueError(f"{picture.file} has {len(image):,} bytes, more than {MOST_BYTES:,}: show less of the page")
@@ -55,18 +58,17 @@ def take(picture: Picture, *, browser: Browser, house: House) -> Path:
 def main() -> str | None:
     """Take all of them. Returns what went wrong, in words."""
     PLACE.mkdir(exist_ok=True)
-    stack = LocalStack(folder=LOCAL / "screenshots", durable=False)
     try:
-        with signals_end_this_process(), chromium.a_browser() as browser:
-            stack.claim_folder()
-            stack.postgres.start()
-            with a_house(stack) as house:
-                for picture in PICTURES:
-                    print(take(picture, browser=browser, house=house).relative_to(CHECKOUT))
+        with (
+            chromium.a_browser() as browser,
+            LocalStack(folder=LOCAL / "screenshots", durable=False) as stack,
+            a_house(stack) as house,
+        ):
+            rows = house.furnish()
+            for picture in PICTURES:
+                print(take(picture, rows=rows, browser=browser, house=house).relative_to(CHECKOUT))
     except (NoChromium, StackError, ValueError) as problem:
         return str(problem)
-    finally:
-        stack.close()
     return None
 
 

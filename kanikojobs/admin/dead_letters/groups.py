@@ -14,6 +14,7 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime, parse_time
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.text import Truncator
 
 from kanikojobs import audit, failure_groups, inspection
 from kanikojobs.admin.acting import attempt, author_of, needs
@@ -112,7 +113,7 @@ class FailureGroupAdmin(ReadOnlyAdmin):
 
     @admin.display(description="what fails", ordering="signature")
     def what(self, group: FailureGroup) -> str:
-        return group.signature.splitlines()[0][:160] if group.signature else "–"
+        return Truncator(group.signature.partition("\n")[0]).chars(160) if group.signature else "–"
 
     @admin.display(description="state", ordering="state")
     def mark(self, group: FailureGroup) -> SafeString:
