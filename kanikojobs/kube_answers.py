@@ -52,6 +52,9 @@ _NOT_AUTHORIZED = re.compile(r"\bcannot (?:create resource|get path) ")
 # What a server in Go says to plain HTTP on the port of its HTTPS (net/http).
 _NOT_TLS = "Client sent an HTTP request to an HTTPS server."
 
+# Who brings no credentials is not refused with 401 but has this name (apiserver, authentication/request/anonymous).
+_NOBODY = 'User "system:anonymous" cannot '
+
 _MOST_OF_A_MESSAGE = 8192  # characters
 _LONGEST_RETRY_AFTER = 600.0  # seconds
 
@@ -125,8 +128,9 @@ def error_of(answer: Answer) -> CreationError:
         return PermanentError(reason="AdmissionDenied", message=message, http_status=status)
     if status == 409 and reason == "AlreadyExists":
         return AlreadyExists(reason=reason, message=message, http_status=status)
+    unknown = status == 401 or (status == 403 and _NOBODY in message)
     astray = (status == 404 and not answer.is_of_kubernetes) or (status == 400 and _NOT_TLS in message)
-    if status == 401 or astray:
+    if unknown or astray:
         # Our credentials, or not the place where the API is: not this event.
         return ClusterUnavailable(reason=reason, message=message, http_status=status)
     if status == 403 and _STARTING in message:

@@ -35,6 +35,7 @@ NO_SUCH_NAMESPACE = a_status(
     reason="NotFound", message='namespaces "builds" not found', details={"name": "builds", "kind": "namespaces"}
 )
 QUOTA = a_status(reason="Forbidden", message='jobs.batch "a-job" is forbidden: exceeded quota: q, used: 5, limited: 5')
+NOBODY = 'jobs.batch is forbidden: User "system:anonymous" cannot create resource "jobs" in API group "batch"'
 UNCOUNTED = a_status(
     reason="Forbidden",
     message='jobs.batch "a-job" is forbidden: status unknown for quota: q, resources: pods',
@@ -76,6 +77,11 @@ DENIED = a_status(message='admission webhook "policy.example.com" denied the req
             answers("403 Forbidden", body=a_status(reason="Forbidden", message="may not")),
             *(PermanentError, "Forbidden", "may not"),
             id="forbidden",
+        ),
+        pytest.param(
+            answers("403 Forbidden", body=a_status(reason="Forbidden", message=NOBODY)),
+            *(ClusterUnavailable, "Forbidden", "system:anonymous"),
+            id="no-credentials",
         ),
         pytest.param(
             answers("403 Forbidden", body=QUOTA), PermanentError, "QuotaExceeded", "exceeded quota", id="quota"

@@ -8,10 +8,9 @@ from functools import cache
 from typing import Any
 
 from project.settings import *  # noqa: F403
-from project.settings import Q_CLUSTER
+from project.settings import Q_CLUSTER as _OURS
 
-for _ours in ("broker_class", "poll"):
-    del Q_CLUSTER[_ours]
+Q_CLUSTER = {name: value for name, value in _OURS.items() if name not in ("broker_class", "poll")}
 Q_CLUSTER |= {"save_limit": -1, "queue_limit": 50}
 
 
