@@ -162,8 +162,11 @@ def _failed(job: Job, *, pods: Sequence[Pod], read: Read, noted: tuple[str, str]
 
 
 def _was_deleted_first(job: Job) -> bool:
-    """Whether it failed after its deletion was asked for: the Job controller counts the pods that the deletion ends."""
-    return bool(job.deleted_at and job.ended_at and job.deleted_at < job.ended_at)
+    """Whether it failed after its deletion was asked for: the Job controller counts the pods that the deletion ends.
+
+    Kubernetes writes whole seconds, and a pod can be gone within the one in which it is told to end.
+    """
+    return bool(job.deleted_at and job.ended_at and job.deleted_at <= job.ended_at)
 
 
 def _too_late(job: Job, *, pods: Sequence[Pod], read: Read, noted: tuple[str, str]) -> Diagnosis:

@@ -60,8 +60,13 @@ def waiting(reason: str, message: str = "") -> Container:
 
 @pytest.mark.parametrize(
     ("exit_code", "deleted_after", "reason"),
-    [(143, -2, "JobVanished"), (137, -2, "JobVanished"), (1, -2, "BuildFailed"), (143, 2, "BuildFailed")],
-    ids=["told to end", "killed", "failed by itself meanwhile", "deleted when it was over"],
+    [
+        pytest.param(143, -2, "JobVanished", id="told to end"),
+        pytest.param(143, 0, "JobVanished", id="ended in the second of its deletion"),
+        pytest.param(137, -2, "JobVanished", id="killed"),
+        pytest.param(1, -2, "BuildFailed", id="failed by itself meanwhile"),
+        pytest.param(143, 2, "BuildFailed", id="deleted when it was over"),
+    ],
 )
 def test_a_build_that_ended_because_its_job_was_deleted_did_not_fail(
     exit_code: int, deleted_after: int, reason: str
