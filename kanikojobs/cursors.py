@@ -31,6 +31,6 @@ def binding_cursor() -> Iterator[Any]:
     with psycopg.Cursor(connection.connection) as cursor, connection.wrap_database_errors:
         now = time.monotonic()
         if now - _planned_at.setdefault(connection.connection, now) > PLANS_LAST:
-            cursor.execute("DEALLOCATE ALL")
+            cursor.execute("DISCARD PLANS")
             _planned_at[connection.connection] = now
         yield cursor
