@@ -83,3 +83,5 @@ def publish_unconfirmed(bodies: Iterable[bytes]) -> None:
         channel = connection.channel()
         for body in bodies:
             channel.basic_publish("", settings.KANIKOJOBS_QUEUE, body)
+        # RabbitMQ answers behind all of them: of a connection that is closed at once the last ones may be lost.
+        channel.queue_declare(settings.KANIKOJOBS_QUEUE, passive=True)
