@@ -198,11 +198,11 @@ def make_calls(held: Sequence[Held], *, stop_at: float, on_trial: bool) -> Calls
     calls = Calls(untried=list(held))
     started = time.monotonic()
     try:
-        for manifest in [verdicts.prepare(job) for job in held]:
+        for job, manifest in [(job, verdicts.prepare(job)) for job in held]:
             started = time.monotonic()
-            verdict = verdicts.attempt(calls.untried[0], manifest=manifest)
+            verdict = verdicts.attempt(job, manifest=manifest)
             calls.reached.append((calls.untried.pop(0), verdict))
-            if _shows_an_outage(verdict, of=calls.reached[-1][0].id, on_trial=on_trial):
+            if _shows_an_outage(verdict, of=job.id, on_trial=on_trial):
                 calls.outage = ClusterUnavailable(
                     reason=verdict.reason,
                     message=verdict.message,

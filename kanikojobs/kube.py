@@ -44,7 +44,6 @@ PROBE_SECONDS = 3.0
 # An answer that is larger is none of Kubernetes': etcd holds 1.5 MiB per object, and lists are read in pages.
 _MOST_BYTES = 64 * 1024 * 1024
 
-
 # What is sent: an object, or its JSON (`to_json`).
 Body = dict[str, Any] | bytes
 

@@ -16,9 +16,10 @@ import urllib3
 from django.conf import settings
 
 from kanikojobs import kube
+from kanikojobs.colours import uncoloured
 from kanikojobs.errors import CreationError, TransientError
 from kanikojobs.kube_answers import Answer, error_of
-from kanikojobs.storable import printable, uncoloured
+from kanikojobs.storable import printable
 
 SELECTOR = "app.kubernetes.io/managed-by=kanikojobs"
 PAGE_SIZE = 250

@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+from kanikojobs.colours import uncoloured
 from kanikojobs.naming import PREFIX
-from kanikojobs.storable import printable, uncoloured
+from kanikojobs.storable import printable
 
 Json = Mapping[str, Any]
 

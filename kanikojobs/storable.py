@@ -1,6 +1,5 @@
 """What PostgreSQL can hold of hostile text and of AMQP's field tables: the rest is written out, not lost."""
 
-import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -9,15 +8,6 @@ from typing import Any
 def printable(text: str) -> str:
     """The text with what PostgreSQL's text type refuses written out: NUL and lone surrogates."""
     return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
-
-
-# ECMA-48's control sequences.
-_COLOURS = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
-
-
-def uncoloured(text: str) -> str:
-    """A log's text without what colours a terminal and moves its cursor."""
-    return _COLOURS.sub("", text) if "\x1b" in text else text
 
 
 # AMQP's tables may nest as deep as a frame is long, and each level costs the interpreter's stack.

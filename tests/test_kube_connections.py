@@ -88,6 +88,23 @@ def test_a_kept_open_connection_is_used_again_and_watched_while_idle(settings: S
     assert alive
 
 
+def test_creation_asks_for_a_jobs_metadata_alone_and_takes_the_whole_job_too(
+    settings: Settings, tmp_path: Path
+) -> None:
+    requests: list[bytes] = []
+
+    def gives_the_whole_job(peer: socket.socket) -> None:
+        requests.append(request_of(peer))
+        answer(peer, "201 Created", A_JOB)
+
+    with odd_server(gives_the_whole_job) as port:
+        settings.KUBECONFIG = write_kubeconfig(tmp_path / "kubeconfig", server=f"http://127.0.0.1:{port}/prefix/")
+        create()
+
+    assert requests[0].startswith(b"POST /prefix/apis/batch/v1/namespaces/builds/jobs ")
+    assert b"Accept: application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json\r\n" in requests[0]
+
+
 def by_token_file(tmp_path: Path) -> dict[str, object]:
     return {"tokenFile": str(tmp_path / "token")}
 

@@ -10,6 +10,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 from django.db.models import Q
+from django.db.models.functions import Now
 
 from tests.deployment import of_kind
 from tests.migration_rules import (
@@ -52,7 +53,7 @@ UNSAFE: dict[str, tuple[Sequence[Operation], set[str]]] = {
         {"changing-column-type"},
     ),
     "a column that must be there now": (
-        [migrations.AlterField(EVENT, "time", models.DateTimeField(db_default=models.functions.Now()))],
+        [migrations.AlterField(EVENT, "time", models.DateTimeField(db_default=Now()))],
         {"adding-not-nullable-field"},
     ),
     "an index less, for which everybody waits": (
